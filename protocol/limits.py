@@ -1,0 +1,80 @@
+"""Every bound of the protocol, in one place, with its unit.
+
+A queue, loop, retry, size or lifetime anywhere in cyxnode is bounded by a name of this file.
+"""
+
+# sizes (bytes)
+ID_BYTES = 32
+SIGNATURE_BYTES = 64
+GOSSIP_MESSAGE_MAX_BYTES = 64 * 1024
+REQUEST_MAX_BYTES = 1024 * 1024
+RESPONSE_MAX_BYTES = 4 * 1024 * 1024
+FRAME_MAX_BYTES = 256 * 1024
+BLOB_CHUNK_BYTES = 128 * 1024
+BLOB_MAX_BYTES = 4 * 1024**3
+STATE_MAX_BYTES = 512 * 1024**2
+GRAPH_MAX_BYTES = 256 * 1024
+SPEC_MAX_BYTES = 512 * 1024
+TRANSACTION_MAX_BYTES = 1232
+
+# codec
+MAX_DEPTH = 12
+MAX_ITEMS = 8192
+TEXT_MAX_CHARS = 512
+ADDRESSES_MAX = 8
+DATASETS_MAX = 32
+
+# clock and lifetimes (milliseconds unless named otherwise)
+CLOCK_SKEW_MS = 30_000
+HEARTBEAT_INTERVAL_MS = 10_000
+CAPABILITY_INTERVAL_MS = 30_000
+SUSPECT_AFTER_MS = 20_000
+DEAD_AFTER_MS = 30_000
+HARDWARE_SAMPLE_INTERVAL_MS = 5_000
+STATUS_DIGEST_INTERVAL_MS = 5_000
+PROGRESS_INTERVAL_MS = 100
+
+# auction (milliseconds)
+COMMIT_WINDOW_MS = 250
+REVEAL_WINDOW_MS = 250
+WINDOW_MAX_MS = 10_000
+ROUND_MS = 500
+ROUNDS_MAX = 3
+SEAT_DEADLINE_SLOTS = 400
+START_LEASE_MS = 3_000
+CLASS_WAIT_MS = 60_000
+
+# verification (milliseconds unless named otherwise)
+SEGMENTS_MAX = 128
+SAMPLES_MAX = 16
+STEPS_MAX = 1_000_000
+VERDICT_COMMIT_WAIT_MS = 60_000
+VERDICT_REVEAL_WAIT_MS = 10_000
+SETTLE_ROUND_MS = 3_000
+SETTLE_ROUNDS_MAX = 10
+
+# counts
+QUORUMS = {3: 2, 5: 3, 7: 5}
+"""k -> m: seats of a committee and the signatures that move money (DESIGN 8)."""
+COMMITTEE_MAX = 7
+BIDS_MAX = 64
+JOBS_OPEN_MAX = 256
+PEERS_KNOWN_MAX = 4096
+PEERS_CONNECTED_MAX = 64
+PEER_EXCHANGE_MAX = 32
+INBOUND_STREAMS_MAX = 128
+GOSSIP_QUEUE_MAX = 1024
+JOURNAL_EVENTS_MAX = 100_000
+
+# money
+MICRO = 1_000_000
+FEE_BPS_MAX = 1_000
+AMOUNT_MAX = (1 << 63) // 10_000
+"""Largest amount in micro-CYX: no product with basis points overflows 64 bits."""
+
+# client retries (seconds): FEATURES row 28
+RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+REQUEST_TIMEOUT_S = 10.0
+DIAL_TIMEOUT_S = 5.0
+STREAM_IDLE_TIMEOUT_S = 30.0
+CONFIRM_TIMEOUT_S = 30.0
