@@ -61,9 +61,7 @@ def quorum_message(kind: QuorumKind, sequence: int, round_: int, context: bytes,
     return b"CYX1" + struct.pack("<BBH", kind, sequence, round_) + sha256(context + digest).digest()
 
 
-def settle_digest(
-    verdict: Verdict, worker: bytes, price: int, units: int, result_hash: bytes, fee_mask: int
-) -> bytes:
+def settle_digest(verdict: Verdict, worker: bytes, price: int, units: int, result_hash: bytes, fee_mask: int) -> bytes:
     """Digest of a settlement; the program recomputes it from the instruction's own fields."""
     return sha256(
         b"cyx/settle"

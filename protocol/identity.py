@@ -55,9 +55,7 @@ def save_key(path: Path, key: KeyPair) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise LocalError(
-            f"{path} exists", field="key", fix="choose another path, or move the old key away"
-        ) from None
+        raise LocalError(f"{path} exists", field="key", fix="choose another path, or move the old key away") from None
     with os.fdopen(descriptor, "w") as file:
         json.dump(list(key.seed + key.node_id), file)
 
@@ -67,9 +65,7 @@ def load_key(path: Path) -> KeyPair:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
-            raise LocalError(
-                f"{path} has mode {mode:04o}, others may read it", field="key", fix=f"chmod 600 {path}"
-            )
+            raise LocalError(f"{path} has mode {mode:04o}, others may read it", field="key", fix=f"chmod 600 {path}")
         values = json.loads(path.read_text())
         raw = bytes(values)
     except FileNotFoundError:
@@ -81,9 +77,7 @@ def load_key(path: Path) -> KeyPair:
             f"{path} is not a key file", field="key", fix="restore it from a backup, or make a new key"
         ) from None
     if len(raw) != 64:
-        raise LocalError(
-            f"{path} holds {len(raw)} bytes, not 64", field="key", fix="restore it from a backup"
-        )
+        raise LocalError(f"{path} holds {len(raw)} bytes, not 64", field="key", fix="restore it from a backup")
     key = KeyPair(raw[:32])
     if key.node_id != raw[32:]:
         raise LocalError(f"{path}: seed and public key differ", field="key", fix="restore it from a backup")
