@@ -1,0 +1,62 @@
+# Set-up, tests and demo. `make` alone lists the targets; PYTHON=python3.12 chooses the interpreter of a new .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help setup demo test check static format bench program clean distclean
+
+help:
+	@echo 'make demo       set up .venv, then run a whole network and one paid job on this machine'
+	@echo 'make setup      set up .venv only'
+	@echo 'make test       every test (ARGS="-m \"not slow\"" leaves the slow ones out)'
+	@echo 'make check      format, lint, types, import contracts, program rebuild, tests: what CI runs'
+	@echo 'make format     rewrite the code in the checked format'
+	@echo 'make bench      run every script of benchmarks/'
+	@echo 'make program    rebuild the escrow program'
+	@echo 'make clean      remove caches and build outputs (distclean: .venv too)'
+
+setup: $(READY)
+
+# PyTorch goes first and by itself, so that nothing else chooses its build.
+$(READY): pyproject.toml constraints.txt
+	@PYTHON="$(PYTHON)" sh scripts/check_system.sh
+	@test -x $(BIN)/pip || "$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,datasets]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/cyxnode demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+static: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	@if test -e ledger/program/build.py; then set -x; $(BIN)/python -m cyxnode.ledger.program.build --check; fi
+
+check: static test
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	@set -e; for script in benchmarks/*.py; do \
+		test -e "$$script" || continue; echo "== $$script"; $(BIN)/python "$$script"; done
+
+program: $(READY)
+	$(BIN)/python -m cyxnode.ledger.program.build
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(READY)
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
