@@ -67,11 +67,11 @@ def load_key(path: Path) -> KeyPair:
         if mode & 0o077:
             raise LocalError(f"{path} has mode {mode:04o}, others may read it", field="key", fix=f"chmod 600 {path}")
         values = json.loads(path.read_text())
-        raw = bytes(values)
+        raw = bytes(values) if isinstance(values, list) else b""
     except FileNotFoundError:
         raise LocalError(f"{path} does not exist", field="key", fix=f"cyxnode keygen --key {path}") from None
-    except PermissionError:
-        raise LocalError(f"{path} cannot be read", field="key", fix=f"chown it to you: {path}") from None
+    except OSError as e:
+        raise LocalError(f"{path}: {e.strerror}", field="key", fix="name a key file that belongs to you") from None
     except (ValueError, TypeError, OverflowError):
         raise LocalError(
             f"{path} is not a key file", field="key", fix="restore it from a backup, or make a new key"

@@ -15,7 +15,7 @@ from msgspec import Meta
 from .limits import GRAPH_MAX_BYTES, SEGMENTS_MAX, STEPS_MAX
 
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
-CidText = Annotated[str, Meta(max_length=128, pattern=r"^b[a-z2-7]{20,120}$")]
+CidText = Annotated[str, Meta(max_length=128, pattern=r"^b[a-z2-7]{20,120}\Z")]
 
 
 class TrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

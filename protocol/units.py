@@ -19,7 +19,7 @@ Lamports = NewType("Lamports", int)
 UnixMs = NewType("UnixMs", int)
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_AMOUNT = re.compile(r"(\d{1,12})(?:\.(\d{1,6}))?")
+_AMOUNT = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?")
 
 
 def base58(data: bytes) -> str:
