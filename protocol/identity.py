@@ -67,7 +67,9 @@ def load_key(path: Path) -> KeyPair:
         if mode & 0o077:
             raise LocalError(f"{path} has mode {mode:04o}, others may read it", field="key", fix=f"chmod 600 {path}")
         values = json.loads(path.read_text())
-        raw = bytes(values) if isinstance(values, list) else b""
+        if not isinstance(values, list):
+            raise TypeError("a key file holds an array")
+        raw = bytes(values)
     except FileNotFoundError:
         raise LocalError(f"{path} does not exist", field="key", fix=f"cyxnode keygen --key {path}") from None
     except OSError as e:
