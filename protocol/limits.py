@@ -19,7 +19,7 @@ TRANSACTION_MAX_BYTES = 1232
 
 # codec
 MAX_DEPTH = 12
-MAX_ITEMS = 8192
+MAX_ITEMS = 1024
 TEXT_MAX_CHARS = 512
 ADDRESSES_MAX = 8
 DATASETS_MAX = 32
@@ -57,7 +57,7 @@ SETTLE_ROUNDS_MAX = 10
 QUORUMS = {3: 2, 5: 3, 7: 5}
 """k -> m: seats of a committee and the signatures that move money (DESIGN 8)."""
 COMMITTEE_MAX = 7
-BIDS_MAX = 64
+BIDS_MAX = 48
 JOBS_OPEN_MAX = 256
 PEERS_KNOWN_MAX = 4096
 PEERS_CONNECTED_MAX = 64
@@ -78,3 +78,91 @@ REQUEST_TIMEOUT_S = 10.0
 DIAL_TIMEOUT_S = 5.0
 STREAM_IDLE_TIMEOUT_S = 30.0
 CONFIRM_TIMEOUT_S = 30.0
+
+# local chain (ledger.cluster, ledger.rpc_server)
+SLOT_MS = 400
+BLOCKHASHES_MAX = 150
+"""A transaction is accepted for as many slots after its blockhash, as on Solana: one minute."""
+SLOT_HASHES_MAX = 512
+CHAIN_HISTORY_MAX = 5_000
+RPC_BODY_MAX_BYTES = 1024 * 1024
+RPC_HEADERS_MAX_BYTES = 16 * 1024
+RPC_CONNECTIONS_MAX = 256
+RPC_BATCH_MAX = 64
+RPC_ACCOUNTS_MAX = 100
+RPC_IDLE_TIMEOUT_S = 120.0
+SIGNATURES_PAGE_MAX = 1000
+AIRDROP_MAX_LAMPORTS = 1_000 * 10**9
+FAUCET_MAX_MICRO_CYX = 1_000_000 * MICRO
+
+# chain client (ledger.sender, ledger.http_rpc)
+CHAIN_CONNECT_TIMEOUT_S = 2.0
+CHAIN_REQUEST_TIMEOUT_S = 5.0
+SUBMIT_ATTEMPTS_MAX = 5
+"""How often a transaction is signed anew after its blockhash expired."""
+CONFIRM_POLL_S = 0.1
+RESEND_POLLS = 20
+"""Polls of a transaction's status before the same bytes are sent again."""
+DEPLOY_CHUNK_BYTES = 900
+
+# transport (the p2p package)
+STREAMS_PER_PEER_MAX = 32
+"""Inbound streams that one peer may hold open; INBOUND_STREAMS_MAX bounds all peers together."""
+WINDOW_WAIT_S = 60.0
+"""How long a sender waits for a paused reader before the stream counts as broken."""
+STREAM_WINDOW_MAX_BYTES = 1024 * 1024
+"""Unread bytes that one stream may hold in memory."""
+STREAM_WINDOW_SLACK_BYTES = 64 * 1024
+CONNECTION_WRITE_TIMEOUT_S = 30.0
+REQUEST_HANDLER_TIMEOUT_S = 120.0
+RESET_TIMEOUT_S = 1.0
+PROTOCOL_MAX_CHARS = 128
+TOPIC_MAX_CHARS = 128
+GOSSIP_SEEN_MAX = 8192
+KEEPALIVE_INTERVAL_S = 10.0
+SHUTDOWN_TIMEOUT_S = 2.0
+GOSSIP_DEGREE = 6
+GOSSIP_DEGREE_LOW = 4
+GOSSIP_DEGREE_HIGH = 12
+GOSSIP_HEARTBEAT_S = 1
+GOSSIP_OUTBOUND_QUEUE_MAX = 1024
+GOSSIP_REJECTS_MAX = 32
+"""Messages that our validators reject before their forwarder is banned for as long as the process lives."""
+PEERS_BANNED_MAX = 1024
+ADDRESS_MAX_CHARS = 256
+
+# executor: model graphs
+GRAPH_NODES_MAX = 2_000
+GRAPH_RANK_MAX = 5
+NODE_INPUTS_MAX = 16
+PARAMETERS_MAX = 40_000_000
+"""With AdamW a parameter costs 12 bytes of state: 40 M of them fit STATE_MAX_BYTES."""
+ACTIVATION_BYTES_MAX = 2 * 1024**3
+"""Of one batch, forward, at four bytes an element."""
+BATCH_BYTES_MAX = 256 * 1024**2
+
+# executor: tensors and data
+TENSOR_HEADER_MAX_BYTES = 1024**2
+TENSORS_MAX = 16_384
+DATASET_MAX_BYTES = 256 * 1024**2
+EXAMPLES_MAX = 10_000_000
+EVALUATION_BATCH = 256
+METRIC_MICRO_MAX = 10**15
+
+# executor: the worker process
+WORKER_FRAME_MAX_BYTES = STATE_MAX_BYTES + 1024**2
+WORKER_READ_BYTES = 1024**2
+WORKER_STDERR_TAIL_BYTES = 600
+WORKER_MEMORY_MAX_BYTES = 8 * 1024**3
+WORKER_FILES_MAX = 256
+WORKER_FILE_BYTES_MAX = 1024**2
+WORKER_THREADS_MAX = 64
+WORKER_NICENESS = 5
+WORKER_START_MAX_S = 120.0
+WORKER_SILENCE_MAX_S = 300.0
+"""A worker says at least once a second that it is alive, unless one step or one batch takes longer."""
+WORKER_TIME_MAX_S = 24 * 3600.0
+WORKER_EXIT_MAX_S = 5.0
+WORKER_ALIVE_INTERVAL_MS = 1_000
+WORKERS_MAX = 4
+WARM_IDLE_MAX_S = 120.0

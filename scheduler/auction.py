@@ -1,0 +1,403 @@
+"""One sealed-bid auction as a node of the class sees it: bidder, and committee member once seated (DESIGN 5).
+
+Rule 1: commits count until the commit window ends, or until every live node known to match committed or declined.
+Rule 2: a reveal counts if it opens a commit that was seen in time; a committee member's own bid is void.
+Rule 3: when reveals are complete, or their window ends, a member sends its tally to the round's leader, the member
+with rank `round mod k`; the leader proposes, members vote once per round, m votes are the certificate.
+Rule 4: after ROUNDS_MAX rounds without a certificate the job is unsold.
+Pure: time and randomness are arguments; a useless or late stimulus changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from ..protocol.award import Award
+from ..protocol.hashing import bid_commitment, bid_digest
+from ..protocol.limits import BIDS_MAX, ROUNDS_MAX
+from ..protocol.units import JobId, NodeId
+
+VOTE_GRACE_MS = 100
+"""How long a leader with m votes waits for the rest: more voters, more verifiers."""
+
+
+class Phase(Enum):
+    """Where an auction stands."""
+
+    COMMITTING = auto()
+    REVEALING = auto()
+    TALLYING = auto()
+    ROUNDS = auto()
+    AWARDED = auto()
+    UNSOLD = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBid:
+    """Our own bid: encoded, with its salt."""
+
+    bid: bytes
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuctionTerms:
+    """What the announce fixes, and who we are. Durations in milliseconds."""
+
+    job: JobId
+    me: NodeId
+    m: int
+    price_limit: int
+    commit_ms: int
+    reveal_ms: int
+    round_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """A bid that opened its commit. `raw` is the signed envelope."""
+
+    digest: bytes
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Auction:
+    """State. `expected` are the live nodes, other than us, that match the class."""
+
+    terms: AuctionTerms
+    opened_at_ms: int
+    expected: frozenset[NodeId]
+    own: SealedBid | None
+    phase: Phase = Phase.COMMITTING
+    reveal_until_ms: int = 0
+    committee: tuple[NodeId, ...] = ()
+    commits: Mapping[NodeId, bytes] = field(default_factory=dict)
+    declined: frozenset[NodeId] = frozenset()
+    reveals: Mapping[NodeId, Reveal] = field(default_factory=dict)
+    tallies: Mapping[NodeId, bytes] = field(default_factory=dict)
+    own_tally: tuple[bytes, ...] = ()
+    round: int = 0
+    round_started_ms: int = 0
+    proposed_at_ms: int | None = None
+    voted: Mapping[int, bytes] = field(default_factory=dict)
+    votes: Mapping[NodeId, bytes] = field(default_factory=dict)
+
+    def leader(self, round_: int) -> NodeId:
+        """The member that leads a round."""
+        return self.committee[round_ % len(self.committee)]
+
+    @property
+    def seated(self) -> bool:
+        return self.terms.me in self.committee
+
+
+# stimuli ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSeen:
+    bidder: NodeId
+    commitment: bytes
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeclineSeen:
+    node: NodeId
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevealSeen:
+    """`price` is that of the decoded bid."""
+
+    bidder: NodeId
+    bid: bytes
+    salt: bytes
+    price: int
+    raw: bytes
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeSeated:
+    committee: tuple[NodeId, ...]
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TallyReceived:
+    """A member's signed tally reached us as leader."""
+
+    member: NodeId
+    raw: bytes
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteReceived:
+    member: NodeId
+    round: int
+    raw: bytes
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A valid certificate was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    now_ms: int
+
+
+# effects ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PublishCommit:
+    commitment: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublishReveal:
+    bid: bytes
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendTally:
+    leader: NodeId
+    bids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Ask the members to vote on what these signed tallies and reveals amount to."""
+
+    round: int
+    tallies: tuple[bytes, ...]
+    reveals: Mapping[NodeId, Reveal]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishCertificate:
+    round: int
+    votes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeclareUnsold:
+    reason: str
+
+
+Stimulus = CommitSeen | DeclineSeen | RevealSeen | CommitteeSeated | TallyReceived | VoteReceived | Certified | TimePassed
+Effect = PublishCommit | PublishReveal | SendTally | Propose | PublishCertificate | DeclareUnsold
+Step = tuple[Auction, list[Effect]]
+
+
+def open_auction(
+    terms: AuctionTerms, now_ms: int, expected: frozenset[NodeId], own: SealedBid | None
+) -> Step:
+    """Begin at the receipt of an announce."""
+    auction = Auction(terms, now_ms, expected - {terms.me}, own)
+    if own is None:
+        return _close_commits_if_complete(auction, now_ms)
+    commitment = bid_commitment(terms.job, terms.me, own.salt, own.bid)
+    auction, more = _close_commits_if_complete(auction, now_ms)
+    return auction, [PublishCommit(commitment), *more]
+
+
+def step(auction: Auction, stimulus: Stimulus) -> Step:
+    """Apply one stimulus."""
+    if auction.phase in (Phase.AWARDED, Phase.UNSOLD) and not isinstance(stimulus, Certified):
+        return auction, []
+    match stimulus:
+        case CommitSeen(bidder, commitment, now_ms):
+            return _on_commit(auction, bidder, commitment, now_ms)
+        case DeclineSeen(node, now_ms):
+            if auction.phase is not Phase.COMMITTING or node in auction.commits:
+                return auction, []
+            return _close_commits_if_complete(replace(auction, declined=auction.declined | {node}), now_ms)
+        case RevealSeen():
+            return _on_reveal(auction, stimulus)
+        case CommitteeSeated(committee, now_ms):
+            if auction.committee:
+                return auction, []
+            reveals = {b: r for b, r in auction.reveals.items() if b not in committee}
+            auction = replace(auction, committee=committee, reveals=reveals)
+            if auction.phase is Phase.REVEALING:
+                return _close_reveals_if_complete(auction, now_ms)
+            return _start_rounds(auction, now_ms) if auction.phase is Phase.TALLYING else (auction, [])
+        case TallyReceived(member, raw, now_ms):
+            if member not in auction.committee or member in auction.tallies:
+                return auction, []
+            return _propose_if_ready(replace(auction, tallies={**auction.tallies, member: raw}), now_ms)
+        case VoteReceived(member, round_, raw, now_ms):
+            if round_ != auction.round or member not in auction.committee or auction.proposed_at_ms is None:
+                return auction, []
+            return _certify_if_ready(replace(auction, votes={**auction.votes, member: raw}), now_ms)
+        case Certified():
+            return replace(auction, phase=Phase.AWARDED), []
+        case TimePassed(now_ms):
+            return _on_time(auction, now_ms)
+
+
+def next_wake_ms(auction: Auction) -> int | None:
+    """When TimePassed will next change something."""
+    match auction.phase:
+        case Phase.COMMITTING:
+            return auction.opened_at_ms + auction.terms.commit_ms
+        case Phase.REVEALING:
+            return auction.reveal_until_ms
+        case Phase.ROUNDS:
+            end = auction.round_started_ms + auction.terms.round_ms
+            if auction.proposed_at_ms is not None and len(auction.votes) >= auction.terms.m:
+                return min(end, auction.proposed_at_ms + VOTE_GRACE_MS)
+            if auction.proposed_at_ms is None and _leading(auction) and len(auction.tallies) >= auction.terms.m:
+                return min(end, auction.round_started_ms + auction.terms.round_ms // 3)
+            return end
+        case _:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class VoteCast:
+    """Judgement: sign this award."""
+
+    round: int
+    digest: bytes
+
+
+def judge_proposal(auction: Auction, leader: NodeId, award: Award) -> tuple[Auction, VoteCast | str]:
+    """Whether to sign a recomputed proposal: our vote, or the reason why not."""
+    if auction.phase is not Phase.ROUNDS:
+        return auction, f"not in a voting round but {auction.phase.name}"
+    if award.round < auction.round or leader != auction.leader(award.round):
+        return auction, f"round {award.round} is over, or is not led by the proposer"
+    mine = award.tallies.get(auction.terms.me)
+    if mine is None or mine.bids != auction.own_tally:
+        return auction, "our tally is not among the proposal's"
+    if award.winner is None:
+        return auction, "no bid counts"
+    if auction.voted.get(award.round, award.digest) != award.digest:
+        return auction, f"another award was signed in round {award.round}"
+    voted = {**auction.voted, award.round: award.digest}
+    return replace(auction, voted=voted), VoteCast(award.round, award.digest)
+
+
+# transitions ------------------------------------------------------------------------------------------------------
+
+
+def _on_commit(auction: Auction, bidder: NodeId, commitment: bytes, now_ms: int) -> Step:
+    late = now_ms > auction.opened_at_ms + auction.terms.commit_ms
+    if auction.phase is not Phase.COMMITTING or late or bidder in auction.commits or len(auction.commits) >= BIDS_MAX:
+        return auction, []
+    return _close_commits_if_complete(
+        replace(auction, commits={**auction.commits, bidder: commitment}), now_ms
+    )
+
+
+def _close_commits_if_complete(auction: Auction, now_ms: int) -> Step:
+    heard = auction.commits.keys() | auction.declined
+    if auction.expected and auction.expected <= heard:
+        return _close_commits(auction, now_ms)
+    return auction, []
+
+
+def _close_commits(auction: Auction, now_ms: int) -> Step:
+    auction = replace(auction, phase=Phase.REVEALING, reveal_until_ms=now_ms + auction.terms.reveal_ms)
+    effects: list[Effect] = []
+    if auction.own is not None and not auction.seated:
+        effects.append(PublishReveal(auction.own.bid, auction.own.salt))
+    auction, more = _close_reveals_if_complete(auction, now_ms)
+    return auction, effects + more
+
+
+def _on_reveal(auction: Auction, seen: RevealSeen) -> Step:
+    terms = auction.terms
+    if auction.phase not in (Phase.COMMITTING, Phase.REVEALING) or seen.bidder in auction.reveals:
+        return auction, []
+    commitment = bid_commitment(terms.job, seen.bidder, seen.salt, seen.bid)
+    if auction.commits.get(seen.bidder) != commitment or seen.price > terms.price_limit:
+        return auction, []
+    if seen.bidder in auction.committee:
+        return auction, []
+    reveal = Reveal(bid_digest(terms.job, seen.bidder, seen.bid), seen.raw)
+    auction = replace(auction, reveals={**auction.reveals, seen.bidder: reveal})
+    return _close_reveals_if_complete(auction, seen.now_ms)
+
+
+def _close_reveals_if_complete(auction: Auction, now_ms: int) -> Step:
+    if auction.phase is not Phase.REVEALING or not auction.committee:
+        return auction, []
+    waiting = auction.commits.keys() - auction.reveals.keys() - set(auction.committee)
+    return (auction, []) if waiting else _close_reveals(auction, now_ms)
+
+
+def _close_reveals(auction: Auction, now_ms: int) -> Step:
+    auction = replace(auction, phase=Phase.TALLYING)
+    return _start_rounds(auction, now_ms) if auction.committee else (auction, [])
+
+
+def _start_rounds(auction: Auction, now_ms: int) -> Step:
+    if not auction.seated:
+        return auction, []
+    own_tally = tuple(sorted(reveal.digest for reveal in auction.reveals.values()))
+    auction = replace(auction, phase=Phase.ROUNDS, own_tally=own_tally, round=0, round_started_ms=now_ms)
+    auction, more = _propose_if_ready(auction, now_ms)
+    return auction, [SendTally(auction.leader(0), own_tally), *more]
+
+
+def _leading(auction: Auction) -> bool:
+    return bool(auction.committee) and auction.leader(auction.round) == auction.terms.me
+
+
+def _propose_if_ready(auction: Auction, now_ms: int) -> Step:
+    if auction.phase is not Phase.ROUNDS or not _leading(auction) or auction.proposed_at_ms is not None:
+        return auction, []
+    patient = now_ms < auction.round_started_ms + auction.terms.round_ms // 3
+    enough = len(auction.committee) if patient else auction.terms.m
+    if len(auction.tallies) < enough or auction.terms.me not in auction.tallies:
+        return auction, []
+    auction = replace(auction, proposed_at_ms=now_ms)
+    return auction, [Propose(auction.round, tuple(auction.tallies.values()), auction.reveals)]
+
+
+def _certify_if_ready(auction: Auction, now_ms: int) -> Step:
+    proposed_at_ms = auction.proposed_at_ms
+    if auction.phase is not Phase.ROUNDS or proposed_at_ms is None or len(auction.votes) < auction.terms.m:
+        return auction, []
+    if len(auction.votes) < len(auction.committee) and now_ms < proposed_at_ms + VOTE_GRACE_MS:
+        return auction, []
+    return auction, [PublishCertificate(auction.round, tuple(auction.votes.values()))]
+
+
+def _on_time(auction: Auction, now_ms: int) -> Step:
+    match auction.phase:
+        case Phase.COMMITTING if now_ms >= auction.opened_at_ms + auction.terms.commit_ms:
+            return _close_commits(auction, now_ms)
+        case Phase.REVEALING if now_ms >= auction.reveal_until_ms:
+            return _close_reveals(auction, now_ms)
+        case Phase.ROUNDS if now_ms >= auction.round_started_ms + auction.terms.round_ms:
+            return _next_round(auction, now_ms)
+        case Phase.ROUNDS:
+            auction, proposed = _propose_if_ready(auction, now_ms)
+            auction, certified = _certify_if_ready(auction, now_ms)
+            return auction, proposed + certified
+        case _:
+            return auction, []
+
+
+def _next_round(auction: Auction, now_ms: int) -> Step:
+    round_ = auction.round + 1
+    if round_ >= ROUNDS_MAX:
+        why = "no bid was revealed" if not auction.own_tally else f"no award found {auction.terms.m} votes"
+        return replace(auction, phase=Phase.UNSOLD), [DeclareUnsold(f"{why} in {ROUNDS_MAX} rounds")]
+    auction = replace(auction, round=round_, round_started_ms=now_ms, proposed_at_ms=None, votes={})
+    auction, more = _propose_if_ready(auction, now_ms)
+    return auction, [SendTally(auction.leader(round_), auction.own_tally), *more]

@@ -1,0 +1,407 @@
+"""One job's verification as a committee member sees it, from award to settlement (DESIGN 7, 8).
+
+Rule 1: the worker must start within its lease and claim by the deadline; otherwise the job FAILED.
+Rule 2: a member replays its samples, commits to its verdict, and reveals only after the worker opened its traces, which
+it does once every verdict is committed. A verdict counts if its nonce and its traces prove the work.
+Rule 3: a mismatch is a dispute, not a vote: every member replays the accused segment itself.
+Rule 4: OK needs m counted verdicts, FAILED needs the member's own conviction; members sign once per settlement round.
+Pure: a useless or late stimulus changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from ..protocol.chain import Verdict
+from ..protocol.limits import (
+    SETTLE_ROUND_MS,
+    SETTLE_ROUNDS_MAX,
+    START_LEASE_MS,
+    VERDICT_COMMIT_WAIT_MS,
+    VERDICT_REVEAL_WAIT_MS,
+)
+from ..protocol.settlement import NO_RESULT, NOBODY, Settlement
+from ..protocol.units import JobId, NodeId
+
+
+class Phase(Enum):
+    """Where a case stands."""
+
+    AWARDED = auto()
+    RUNNING = auto()
+    REPLAYING = auto()
+    COMMITTED = auto()
+    REVEALED = auto()
+    DISPUTED = auto()
+    DECIDED = auto()
+    CLOSED = auto()
+    GIVEN_UP = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTerms:
+    """What is fixed by the award. `deadline_ms` is the work deadline on our monotonic clock."""
+
+    job: JobId
+    me: NodeId
+    committee: tuple[NodeId, ...]
+    m: int
+    worker: NodeId
+    price: int
+    units: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A member's verdict. `mismatch_segment` is -1 where no segment is accused."""
+
+    ok: bool
+    mismatch_segment: int
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """State."""
+
+    terms: CaseTerms
+    phase: Phase
+    since_ms: int
+    result_hash: bytes = NO_RESULT
+    own: Finding | None = None
+    commits: Mapping[NodeId, bytes] = field(default_factory=dict)
+    opened: bool = False
+    asked_opening: bool = False
+    findings: Mapping[NodeId, Finding] = field(default_factory=dict)
+    disputes: Mapping[int, bool | None] = field(default_factory=dict)
+    decision: Settlement | None = None
+    reason: str = ""
+    round: int = 0
+    round_started_ms: int = 0
+    signed: Mapping[int, bytes] = field(default_factory=dict)
+
+    def leader(self, round_: int) -> NodeId:
+        """The member that leads a settlement round."""
+        return self.terms.committee[round_ % len(self.terms.committee)]
+
+
+# stimuli ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    reason: str
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimReceived:
+    """`failure` is the worker's own message when it reports that it failed."""
+
+    result_hash: bytes
+    failure: str | None
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesReplayed:
+    ok: bool
+    mismatch_segment: int
+    reason: str
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReceived:
+    member: NodeId
+    raw: bytes
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TracesOpened:
+    """The worker answered; `valid` if the opening fits its trace commitments."""
+
+    valid: bool
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRevealed:
+    member: NodeId
+    finding: Finding
+    reason: str
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeReplayed:
+    segment: int
+    mismatch: bool
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeSeen:
+    """The job is settled on chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    now_ms: int
+
+
+# effects ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySamples:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class SendCommit:
+    """Seal our finding and send it to the members and the worker."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class AskOpening:
+    commits: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SendReveal:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayDisputed:
+    segment: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProposeSettlement:
+    round: int
+    settlement: Settlement
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    reason: str
+
+
+Stimulus = (
+    WorkerStarted | WorkerLost | ClaimReceived | SamplesReplayed | CommitReceived | TracesOpened | FindingRevealed
+    | DisputeReplayed | OutcomeSeen | TimePassed
+)  # fmt: skip
+Effect = ReplaySamples | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeSettlement | GiveUp
+Step = tuple[Case, list[Effect]]
+
+
+def open_case(terms: CaseTerms, now_ms: int) -> Case:
+    """Begin at a certificate that names a worker."""
+    return Case(terms, Phase.AWARDED, now_ms)
+
+
+def open_unsold(terms: CaseTerms, reason: str, now_ms: int) -> Step:
+    """Begin at an auction without a winner: only the settlement is left."""
+    return _decide(Case(terms, Phase.AWARDED, now_ms), _nothing(terms, Verdict.UNSOLD), reason, now_ms)
+
+
+def step(case: Case, stimulus: Stimulus) -> Step:
+    """Apply one stimulus."""
+    if case.phase in (Phase.CLOSED, Phase.GIVEN_UP):
+        return case, []
+    match stimulus:
+        case WorkerStarted(now_ms):
+            return (_to(case, Phase.RUNNING, now_ms), []) if case.phase is Phase.AWARDED else (case, [])
+        case WorkerLost(reason, now_ms):
+            if case.phase in (Phase.AWARDED, Phase.RUNNING):
+                return _fail(case, reason, now_ms)
+            return case, []
+        case ClaimReceived(result_hash, failure, now_ms):
+            if case.phase not in (Phase.AWARDED, Phase.RUNNING):
+                return case, []
+            case = replace(case, result_hash=result_hash)
+            if failure is not None:
+                return _fail(case, f"the worker reports: {failure}", now_ms)
+            return _to(case, Phase.REPLAYING, now_ms), [ReplaySamples()]
+        case SamplesReplayed(ok, mismatch_segment, reason, now_ms):
+            if case.phase is not Phase.REPLAYING:
+                return case, []
+            own = Finding(ok, mismatch_segment, counted=True)
+            case = replace(_to(case, Phase.COMMITTED, now_ms), own=own, reason=reason)
+            return case, [SendCommit(own)]
+        case CommitReceived(member, raw, now_ms):
+            if member not in case.terms.committee or member in case.commits or case.decision is not None:
+                return case, []
+            return _ask_if_ready(replace(case, commits={**case.commits, member: raw}), now_ms)
+        case TracesOpened(valid, now_ms):
+            if case.phase is not Phase.COMMITTED or case.opened:
+                return case, []
+            if not valid:
+                return _fail(case, "the worker did not open the traces that it committed to", now_ms)
+            return replace(_to(case, Phase.REVEALED, now_ms), opened=True), [SendReveal()]
+        case FindingRevealed(member, finding, reason, now_ms):
+            return _on_finding(case, member, finding, reason, now_ms)
+        case DisputeReplayed(segment, mismatch, now_ms):
+            if case.phase is not Phase.DISPUTED or case.disputes.get(segment, True) is not None:
+                return case, []
+            return _conclude_if_ready(replace(case, disputes={**case.disputes, segment: mismatch}), now_ms)
+        case OutcomeSeen():
+            return replace(case, phase=Phase.CLOSED), []
+        case TimePassed(now_ms):
+            return _on_time(case, now_ms)
+
+
+def next_wake_ms(case: Case) -> int | None:
+    """When TimePassed will next change something."""
+    match case.phase:
+        case Phase.AWARDED:
+            return case.since_ms + START_LEASE_MS
+        case Phase.RUNNING:
+            return case.terms.deadline_ms
+        case Phase.COMMITTED if not case.asked_opening:
+            return case.since_ms + VERDICT_COMMIT_WAIT_MS
+        case Phase.COMMITTED | Phase.REVEALED | Phase.DISPUTED:
+            return case.since_ms + VERDICT_REVEAL_WAIT_MS
+        case Phase.DECIDED:
+            return case.round_started_ms + SETTLE_ROUND_MS
+        case _:
+            return None
+
+
+def judge_settlement(case: Case, leader: NodeId, round_: int, asked: Settlement) -> tuple[Case, bool, str]:
+    """Whether to sign a proposed settlement; the text says why not, or that it is too early."""
+    if case.decision is None:
+        return case, False, f"undecided: {case.phase.name}"
+    if leader != case.leader(round_):
+        return case, False, f"settlement round {round_} is not led by the proposer"
+    mine = case.decision
+    if replace(asked, fee_mask=0) != replace(mine, fee_mask=0):
+        return case, False, f"we decided {mine.verdict.name} ({case.reason or 'no reason'})"
+    members = [node for i, node in enumerate(case.terms.committee) if asked.fee_mask >> i & 1]
+    if mine.verdict is Verdict.OK:
+        counted = all(n in case.findings and case.findings[n].counted and case.findings[n].ok for n in members)
+        if not counted or len(members) < case.terms.m:
+            return case, False, "the fee mask names members whose verdict we do not count"
+    elif asked.fee_mask:
+        return case, False, "only an OK verdict has a fee to share"
+    if case.signed.get(round_, asked.digest) != asked.digest:
+        return case, False, f"another settlement was signed in round {round_}"
+    return replace(case, signed={**case.signed, round_: asked.digest}), True, ""
+
+
+# transitions ------------------------------------------------------------------------------------------------------
+
+
+def _to(case: Case, phase: Phase, now_ms: int) -> Case:
+    return replace(case, phase=phase, since_ms=now_ms)
+
+
+def _nothing(terms: CaseTerms, verdict: Verdict) -> Settlement:
+    worker = terms.worker if verdict is Verdict.FAILED else NOBODY
+    return Settlement(verdict, worker, 0, 0, NO_RESULT, 0)
+
+
+def _fail(case: Case, reason: str, now_ms: int) -> Step:
+    return _decide(case, _nothing(case.terms, Verdict.FAILED), reason, now_ms)
+
+
+def _decide(case: Case, decision: Settlement, reason: str, now_ms: int) -> Step:
+    case = replace(_to(case, Phase.DECIDED, now_ms), decision=decision, reason=reason, round_started_ms=now_ms)
+    return case, _lead(case)
+
+
+def _lead(case: Case) -> list[Effect]:
+    if case.decision is None or case.leader(case.round) != case.terms.me:
+        return []
+    return [ProposeSettlement(case.round, case.decision, case.reason)]
+
+
+def _ask_if_ready(case: Case, now_ms: int) -> Step:
+    if case.phase is not Phase.COMMITTED or case.asked_opening:
+        return case, []
+    waited = now_ms >= case.since_ms + VERDICT_COMMIT_WAIT_MS
+    if len(case.commits) < (case.terms.m if waited else len(case.terms.committee)):
+        return case, []
+    return replace(case, asked_opening=True, since_ms=now_ms), [AskOpening(tuple(case.commits.values()))]
+
+
+def _on_finding(case: Case, member: NodeId, finding: Finding, reason: str, now_ms: int) -> Step:
+    if case.phase not in (Phase.REVEALED, Phase.DISPUTED) or member in case.findings:
+        return case, []
+    if member not in case.terms.committee:
+        return case, []
+    case = replace(case, findings={**case.findings, member: finding})
+    accused = finding.mismatch_segment
+    own_accusation = case.own.mismatch_segment if case.own else -1
+    if not finding.ok and accused >= 0 and accused != own_accusation and accused not in case.disputes:
+        case = replace(_to(case, Phase.DISPUTED, now_ms), disputes={**case.disputes, accused: None}, reason=reason)
+        return case, [ReplayDisputed(accused)]
+    return _conclude_if_ready(case, now_ms)
+
+
+def _conclude_if_ready(case: Case, now_ms: int) -> Step:
+    """Decide once every member revealed and every dispute is replayed, or the wait is over."""
+    if case.phase not in (Phase.REVEALED, Phase.DISPUTED):
+        return case, []
+    if any(mismatch for mismatch in case.disputes.values()):
+        segment = next(s for s, mismatch in case.disputes.items() if mismatch)
+        return _fail(case, f"segment {segment} replays to other bits", now_ms)
+    if None in case.disputes.values():
+        return case, []
+    if case.own is not None and not case.own.ok:
+        return _fail(case, case.reason or "our own replay failed", now_ms)
+    counted = [node for node, finding in case.findings.items() if finding.counted and finding.ok]
+    waited = now_ms >= case.since_ms + VERDICT_REVEAL_WAIT_MS
+    if len(case.findings) < len(case.terms.committee) and not waited:
+        return case, []
+    if len(counted) < case.terms.m:
+        return case, []
+    mask = sum(1 << i for i, node in enumerate(case.terms.committee) if node in counted)
+    terms = case.terms
+    ok = Settlement(Verdict.OK, terms.worker, terms.price, terms.units, case.result_hash, mask)
+    return _decide(case, ok, "", now_ms)
+
+
+def _on_time(case: Case, now_ms: int) -> Step:
+    match case.phase:
+        case Phase.AWARDED if now_ms >= case.since_ms + START_LEASE_MS:
+            return _fail(case, f"the worker did not start within {START_LEASE_MS} ms", now_ms)
+        case Phase.RUNNING if now_ms >= case.terms.deadline_ms:
+            return _fail(case, "the worker did not finish by the work deadline", now_ms)
+        case Phase.COMMITTED if not case.asked_opening:
+            case, effects = _ask_if_ready(case, now_ms)
+            if effects or now_ms < case.since_ms + VERDICT_COMMIT_WAIT_MS:
+                return case, effects
+            return _give_up(case, f"only {len(case.commits)} of {len(case.terms.committee)} members gave a verdict")
+        case Phase.COMMITTED if now_ms >= case.since_ms + VERDICT_REVEAL_WAIT_MS:
+            return _fail(case, "the worker did not open its traces", now_ms)
+        case Phase.REVEALED | Phase.DISPUTED if now_ms >= case.since_ms + VERDICT_REVEAL_WAIT_MS:
+            case, effects = _conclude_if_ready(case, now_ms)
+            if case.phase is Phase.DECIDED:
+                return case, effects
+            return _give_up(case, "too few verdicts count; the requester is refunded at the refund time")
+        case Phase.DECIDED if now_ms >= case.round_started_ms + SETTLE_ROUND_MS:
+            if case.round + 1 >= SETTLE_ROUNDS_MAX:
+                return _give_up(case, f"no settlement found {case.terms.m} votes in {SETTLE_ROUNDS_MAX} rounds")
+            case = replace(case, round=case.round + 1, round_started_ms=now_ms)
+            return case, _lead(case)
+        case _:
+            return case, []
+
+
+def _give_up(case: Case, reason: str) -> Step:
+    return replace(case, phase=Phase.GIVEN_UP, reason=reason), [GiveUp(reason)]

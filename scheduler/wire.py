@@ -1,0 +1,138 @@
+"""Signed messages over a transport: the one place where services seal, open, publish, ask and deliver.
+
+A handler sees only opened envelopes of the kind that it asked for. A refusal that begins with NOT_YET means that the
+asker is early: `deliver` and `ask` try again within their time limit, so that parties that are a hop apart in what they
+have seen do not miss one another.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+import structlog
+import trio
+
+from ..protocol.envelope import Signed, open_as, seal
+from ..protocol.errors import PeerUnreachable, Refusal, RemoteError
+from ..protocol.identity import KeyPair
+from ..protocol.limits import GOSSIP_QUEUE_MAX, REQUEST_TIMEOUT_S
+from ..protocol.messages import Message
+from ..protocol.ports import Clock, GossipMessage, GossipVerdict, Transport
+from ..protocol.units import NodeId, base58
+from ..protocol.validation import check_gossip
+
+M = TypeVar("M", bound=msgspec.Struct)
+NOT_YET = "not yet: "
+RETRY_INTERVAL_S = 0.1
+
+SPEC, START, CLAIM = "/cyx/1/spec", "/cyx/1/start", "/cyx/1/claim"
+TALLY, PROPOSAL = "/cyx/1/tally", "/cyx/1/proposal"
+COMMIT, OPEN, REVEAL, SETTLE = "/cyx/1/verdict-commit", "/cyx/1/open", "/cyx/1/verdict-reveal", "/cyx/1/settle"
+PEERS, BLOB, PROGRESS = "/cyx/1/peers", "/cyx/1/blob", "/cyx/1/progress"
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Wire:
+    """A transport with a key, bound to one network."""
+
+    transport: Transport
+    key: KeyPair
+    genesis: bytes
+    clock: Clock
+
+    @property
+    def me(self) -> NodeId:
+        return self.key.node_id
+
+    def seal(self, message: msgspec.Struct) -> bytes:
+        """Our signed envelope around `message`."""
+        return seal(self.key, self.genesis, message)
+
+    async def publish(self, topic: str, message: msgspec.Struct) -> bytes:
+        """Sign and gossip; returns the envelope."""
+        raw = self.seal(message)
+        await self.transport.publish(topic, raw)
+        return raw
+
+    def serve(
+        self, protocol: str, kind: type[M], handler: Callable[[Signed[M]], Awaitable[msgspec.Struct | None]]
+    ) -> None:
+        """Answer requests that carry a `kind` signed by the peer that sends it."""
+
+        async def answer(peer: NodeId, payload: bytes) -> bytes:
+            signed = open_as(payload, self.genesis, kind)
+            if signed.sender != peer:
+                raise Refusal("the envelope is not signed by the peer that sent it", peer=peer)
+            reply = await handler(signed)
+            return b"" if reply is None else self.seal(reply)
+
+        self.transport.serve(protocol, answer)
+
+    async def deliver(self, node: NodeId, protocol: str, raw: bytes, *, within_s: float = REQUEST_TIMEOUT_S) -> bytes:
+        """Hand an envelope to a peer, trying again while it is unreachable or not ready."""
+        deadline = trio.current_time() + within_s
+        while True:
+            left = deadline - trio.current_time()
+            try:
+                return await self.transport.request(node, protocol, raw, timeout_s=max(0.05, left))
+            except (Refusal, PeerUnreachable) as error:
+                early = isinstance(error, PeerUnreachable) or str(error).startswith(NOT_YET)
+                if not early or trio.current_time() + RETRY_INTERVAL_S >= deadline:
+                    raise
+                await trio.sleep(RETRY_INTERVAL_S)
+
+    async def ask(
+        self, node: NodeId, protocol: str, message: msgspec.Struct, kind: type[M], *, within_s: float = REQUEST_TIMEOUT_S
+    ) -> Signed[M]:
+        """Send a message, and open the answer, which must be a `kind` signed by the peer."""
+        answer = open_as(
+            await self.deliver(node, protocol, self.seal(message), within_s=within_s), self.genesis, kind
+        )
+        if answer.sender != node:
+            raise RemoteError("the answer is signed by somebody else", peer=node)
+        return answer
+
+    async def tell_all(self, nodes: tuple[NodeId, ...], protocol: str, raw: bytes, *, within_s: float) -> None:
+        """Deliver to several peers at once; who cannot be reached is logged and left."""
+
+        async def tell(node: NodeId) -> None:
+            try:
+                await self.deliver(node, protocol, raw, within_s=within_s)
+            except (RemoteError, PeerUnreachable) as error:
+                log.warning("not delivered", protocol=protocol, peer=base58(node), cause=str(error))
+
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                if node != self.me:
+                    nursery.start_soon(tell, node)
+
+    @asynccontextmanager
+    async def listen(self, topic: str, kinds: tuple[type[Message], ...]) -> AsyncIterator[AsyncIterator[Signed[Message]]]:
+        """Join a topic; yields the opened messages that the gossip rules accept."""
+        opened: OrderedDict[bytes, Signed[msgspec.Struct]] = OrderedDict()
+
+        def validate(message: GossipMessage) -> GossipVerdict:
+            verdict, signed, reason = check_gossip(message.data, self.genesis, kinds, self.clock.unix_ms())
+            if signed is not None:
+                opened[message.data] = signed
+                if len(opened) > 2 * GOSSIP_QUEUE_MAX:
+                    opened.popitem(last=False)
+            else:
+                log.info("gossip dropped", topic=topic, peer=base58(message.forwarder), cause=reason)
+            return verdict
+
+        async def messages(source: AsyncIterator[GossipMessage]) -> AsyncIterator[Signed[Message]]:
+            async for message in source:
+                signed = opened.pop(message.data, None)
+                if signed is not None and isinstance(signed.message, Message):
+                    yield Signed(signed.sender, signed.message, signed.raw)
+
+        async with self.transport.subscribe(topic, validate) as source:
+            yield messages(source)
