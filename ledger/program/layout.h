@@ -1,0 +1,107 @@
+/* Accounts and instructions, byte by byte (offsets on the left; all integers little-endian, as on Solana).
+ *
+ * An account of ours opens with its tag and version; nobody else can write bytes into an account that we own, so a
+ * tag proves that this program made it. Times are Unix seconds, money is micro-CYX, ids are 32 bytes.
+ */
+#pragma once
+#include "sol.h"
+
+enum { CONFIG_TAG = 0xC1, NODE_TAG = 0xC2, JOB_TAG = 0xC3, LAYOUT_VERSION = 1 };
+enum { INITIALISE = 0, REGISTER = 1, OPEN_JOB = 2, SEAT = 3, SETTLE = 4, CLOSE_JOB = 5, REFUND_EXPIRED = 6 };
+enum { OPEN = 1, SEATED = 2, SETTLED = 3 };
+enum { VERDICT_OK = 1, FAILED = 2, UNSOLD = 3, CANCELLED = 4, PARTIAL = 5, FRAUD = 6 };
+enum { MESSAGE_SETTLE = 3 };
+
+#define COMMITTEE_MAX 7
+#define SEAT_DEADLINE_SLOTS 400
+#define FEE_BPS_MAX 1000
+#define BPS 10000
+#define AMOUNT_MAX ((1UL << 63) / BPS) /* no product with basis points overflows 64 bits */
+#define TIME_MAX (1UL << 40)           /* no sum of two times overflows */
+#define CYX_DECIMALS 6
+#define TOKEN_ACCOUNT_BYTES 165
+#define MINT_BYTES 82
+
+typedef struct {
+  /*   0 */ u8 tag, version, bump, stake_vault_bump;
+  /*   4 */ u16 fee_bps, verifier_share_bps;
+  /*   8 */ Key admin;
+  /*  40 */ Key genesis;
+  /*  72 */ Key mint;
+  /* 104 */ Key treasury;     /* a wallet */
+  /* 136 */ Key treasury_ata; /* its associated token account */
+  /* 168 */ u64 minimum_stake;
+  /* 176 */ u64 unbonding_s;
+  /* 184 */ u64 grace_s;
+} Config; /* 192 bytes, PDA ["config"] */
+
+typedef struct {
+  /*   0 */ u8 tag, version, bump, pad[5];
+  /*   8 */ Key node;
+  /*  40 */ Key execution_class;
+  /*  72 */ Key payout;     /* a wallet */
+  /* 104 */ Key payout_ata; /* its associated token account */
+  /* 136 */ u64 active_since_slot;
+  /* 144 */ u64 stake;
+  /* 152 */ u64 earned;
+  /* 160 */ u64 fees_generated;
+  /* 168 */ u64 slashed;
+  /* 176 */ u64 unbonding_at_s; /* 0: not unbonding */
+  /* 184 */ u32 jobs_ok, failures;
+} Node; /* 192 bytes, PDA ["node", key] */
+
+typedef struct {
+  /*   0 */ u8 tag, version, bump, vault_bump, state, verdict, k, m;
+  /*   8 */ u8 fee_mask, pad[3];
+  /*  12 */ u16 fee_bps, verifier_share_bps; /* as they were when the job was opened */
+  /*  16 */ Key job;
+  /*  48 */ Key requester;
+  /*  80 */ Key refund_ata; /* the requester's associated token account */
+  /* 112 */ Key spec_hash;
+  /* 144 */ Key execution_class;
+  /* 176 */ u64 budget;
+  /* 184 */ u64 open_slot;
+  /* 192 */ u64 work_deadline_s;
+  /* 200 */ u64 refund_at_s;
+  /* 208 */ u32 units_total, units_paid;
+  /* 216 */ u32 settlements, pad2;
+  /* 224 */ u64 paid;            /* price of the paid units, fee included */
+  /* 232 */ u64 verifiers_share; /* part of it that waits in the vault for close_job */
+  /* 240 */ Key worker;          /* zero: none */
+  /* 272 */ Key result_hash;
+  /* 304 */ Key committee[COMMITTEE_MAX]; /* rising ticket order; zero beyond k */
+} Job; /* 528 bytes, PDA ["job", job id]; its tokens lie in the vault, PDA ["vault", job id] */
+
+_Static_assert(sizeof(Config) == 192 && sizeof(Node) == 192 && sizeof(Job) == 528, "layout");
+
+/* Instructions. The first byte is the instruction's number. */
+typedef struct {
+  /*  0 */ u8 tag, pad[3];
+  /*  4 */ u16 fee_bps, verifier_share_bps;
+  /*  8 */ Key genesis, treasury;
+  /* 72 */ u64 minimum_stake, unbonding_s, grace_s;
+} InitialiseData; /* 96 */
+
+typedef struct {
+  /*  0 */ u8 tag, pad[7];
+  /*  8 */ u64 stake; /* to add; may be 0 for a node that has enough */
+  /* 16 */ Key execution_class, payout;
+} RegisterData; /* 80 */
+
+typedef struct {
+  /*   0 */ u8 tag, k, pad[2];
+  /*   4 */ u32 units_total;
+  /*   8 */ u64 budget, work_deadline_s, refund_at_s;
+  /*  32 */ Key nonce, spec_hash, execution_class;
+} OpenJobData; /* 128 */
+
+typedef struct {
+  /*  0 */ u8 tag, verdict, fee_mask, sequence;
+  /*  4 */ u32 units;
+  /*  8 */ u64 price;
+  /* 16 */ Key worker, result_hash;
+  /* 80 */ u16 round, pad[3];
+} SettleData; /* 88 */
+
+_Static_assert(sizeof(InitialiseData) == 96 && sizeof(RegisterData) == 80, "layout");
+_Static_assert(sizeof(OpenJobData) == 128 && sizeof(SettleData) == 88, "layout");
