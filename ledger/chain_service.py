@@ -1,0 +1,66 @@
+"""What `cyxnode chain run` runs: the cluster, its genesis, a ticker of 400 ms slots, and the RPC server."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import structlog
+import trio
+
+from ..protocol.limits import SLOT_MS
+from ..protocol.units import base58
+from .addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
+from .cluster import LocalCluster
+from .genesis import ensure_genesis
+from .rpc_methods import RpcMethods
+from .rpc_server import open_rpc_listeners, serve_rpc
+
+_log = structlog.get_logger()
+
+
+async def serve_chain(
+    host: str,
+    port: int,
+    data_dir: Path | None,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a local chain until cancelled; starts with the URL once nodes can register.
+
+    `data_dir` None forgets everything at the end; port 0 picks a free one. LocalError names `port`, `host` or
+    `data dir` when one of them cannot be had.
+    """
+    began = time.monotonic()
+    path = data_dir / "chain" if data_dir is not None else None
+    cluster = LocalCluster(os.urandom, now_unix_s=int(time.time()), path=path)
+    try:
+        await ensure_genesis(cluster)
+        listeners, bound = await open_rpc_listeners(host, port)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_rpc, RpcMethods(cluster).call, listeners)
+            nursery.start_soon(tick, cluster)
+            url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+            _log.info(
+                "chain.ready",
+                url=url,
+                program=base58(LOCAL_PROGRAM_ID),
+                mint=base58(LOCAL_MINT),
+                genesis=base58(cluster.genesis_hash),
+                slot=cluster.slot,
+                data_dir=str(data_dir) if data_dir else None,
+                started_in_ms=int(1000 * (time.monotonic() - began)),
+            )
+            task_status.started(url)
+    finally:
+        cluster.close()
+
+
+async def tick(cluster: LocalCluster) -> None:
+    """Advance one slot every SLOT_MS. Time lost in a pause is not caught up: slots are counted, not owed."""
+    due = trio.current_time()
+    while True:
+        due = max(due + SLOT_MS / 1000, trio.current_time())
+        await trio.sleep_until(due)
+        cluster.advance(int(time.time()))

@@ -1,0 +1,164 @@
+"""`Rpc` over HTTP on solana-py's AsyncClient, under trio, against any Solana cluster.
+
+solana-py's own confirmation needs asyncio, so confirming is `sender`'s business. Every failure of the transport
+becomes ChainUnreachable within CHAIN_REQUEST_TIMEOUT_S; what the cluster refuses becomes ChainRejected.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import trio
+from solana.exceptions import SolanaRpcException
+from solana.rpc.async_api import AsyncClient
+from solana.rpc.commitment import Confirmed
+from solana.rpc.core import RPCException, RPCNoResultException
+from solana.rpc.jsonrpc import JsonRpcRequest, SolanaJsonRpcError
+from solana.rpc.models import MemcmpOpts, TxOpts
+from solders.account import Account
+from solders.pubkey import Pubkey
+from solders.rpc.errors import SendTransactionPreflightFailureMessage
+from solders.signature import Signature
+
+from ..protocol.chain import ChainTime
+from ..protocol.errors import ChainRejected, ChainUnreachable, LocalError
+from ..protocol.limits import CHAIN_REQUEST_TIMEOUT_S
+from ..protocol.units import base58
+from .addresses import CLOCK_SYSVAR
+from .rpc import AccountData, TransactionFault, TransactionStatus
+
+T = TypeVar("T")
+_CLOCK = struct.Struct("<QqQQq")
+
+
+@asynccontextmanager
+async def open_http_rpc(url: str) -> AsyncIterator[HttpRpc]:
+    """An HttpRpc whose connections close with the context. LocalError when `url` is not one."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise LocalError(f"{url!r} is not a URL of an RPC server", field="rpc", fix="write http://127.0.0.1:8899")
+    async with AsyncClient(url, commitment=Confirmed, timeout=CHAIN_REQUEST_TIMEOUT_S, http2=False) as client:
+        yield HttpRpc(client, url)
+
+
+class HttpRpc:
+    """See Rpc. Also FaucetRpc on the local chain and, for SOL alone, on Solana's test networks."""
+
+    def __init__(self, client: AsyncClient, url: str) -> None:
+        self._client = client
+        self._url = url
+
+    async def get_account(self, address: bytes) -> AccountData | None:
+        """See Rpc."""
+        response = await self._ask(self._client.get_account_info(Pubkey.from_bytes(address)))
+        return _data(response.value)
+
+    async def get_accounts(self, addresses: Sequence[bytes]) -> list[AccountData | None]:
+        """See Rpc."""
+        keys = [Pubkey.from_bytes(address) for address in addresses]
+        response = await self._ask(self._client.get_multiple_accounts(keys))
+        return [_data(account) for account in response.value]
+
+    async def get_program_accounts(self, program: bytes, *, tag: int, size: int) -> list[tuple[bytes, AccountData]]:
+        """See Rpc."""
+        filters: list[int | MemcmpOpts] = [size, MemcmpOpts(offset=0, bytes=base58(bytes([tag])))]
+        key = Pubkey.from_bytes(program)
+        response = await self._ask(self._client.get_program_accounts(key, encoding="base64", filters=filters))
+        found = [(bytes(keyed.pubkey), _data(keyed.account)) for keyed in response.value]
+        return [(address, data) for address, data in found if data is not None]
+
+    async def time(self) -> ChainTime:
+        """See Rpc."""
+        account = await self.get_account(bytes(CLOCK_SYSVAR))
+        if account is None or len(account.data) < _CLOCK.size:
+            raise ChainUnreachable(f"{self._url} has no readable Clock")
+        slot, _, _, _, unix_s = _CLOCK.unpack_from(account.data)
+        return ChainTime(slot, unix_s)
+
+    async def genesis_hash(self) -> bytes:
+        """See Rpc."""
+        response = await self._ask(self._client.get_genesis_hash())
+        return bytes(response.value)
+
+    async def rent(self, size: int) -> int:
+        """See Rpc."""
+        response = await self._ask(self._client.get_minimum_balance_for_rent_exemption(size))
+        return int(response.value)
+
+    async def latest_blockhash(self) -> bytes:
+        """See Rpc."""
+        response = await self._ask(self._client.get_latest_blockhash())
+        return bytes(response.value.blockhash)
+
+    async def blockhash_valid(self, blockhash: bytes) -> bool:
+        """See Rpc."""
+        params = [base58(blockhash), {"commitment": "confirmed"}]
+        answer = await self._call("isBlockhashValid", params, dict[str, Any])
+        return answer.get("value") is True
+
+    async def send(self, transaction: bytes) -> str:
+        """See Rpc."""
+        options = TxOpts(preflight_commitment=Confirmed)
+        response = await self._ask(self._client.send_raw_transaction(transaction, options))
+        return str(response.value)
+
+    async def status(self, signature: str) -> TransactionStatus | None:
+        """See Rpc."""
+        name = Signature.from_string(signature)
+        response = await self._ask(self._client.get_signature_statuses([name], search_transaction_history=True))
+        found = json.loads(response.value[0].to_json()) if response.value and response.value[0] else None
+        if found is None or found.get("confirmationStatus") == "processed":
+            return None
+        return TransactionStatus(int(found["slot"]), found.get("err"))
+
+    async def request_airdrop(self, address: bytes, lamports: int) -> str:
+        """See FaucetRpc."""
+        response = await self._ask(self._client.request_airdrop(Pubkey.from_bytes(address), lamports))
+        return str(response.value)
+
+    async def request_tokens(self, address: bytes, micro_cyx: int) -> str:
+        """See FaucetRpc."""
+        return await self._call("cyx_requestTokens", [base58(address), micro_cyx], str)
+
+    async def _call(self, method: str, params: list[Any], kind: type[T]) -> T:
+        request = JsonRpcRequest(method=method, params=params)
+        result: T = await self._ask(self._client.send_rpc_request(request, kind))
+        return result
+
+    async def _ask(self, answer: Awaitable[T]) -> T:
+        try:
+            with trio.fail_after(CHAIN_REQUEST_TIMEOUT_S):
+                return await answer
+        except trio.TooSlowError:
+            text = f"no answer from {self._url} within {CHAIN_REQUEST_TIMEOUT_S:.0f} s"
+            raise ChainUnreachable(text) from None
+        except SolanaRpcException as error:
+            raise ChainUnreachable(f"{self._url} did not answer: {_cause(error)}") from error
+        except (RPCException, SolanaJsonRpcError) as error:
+            raise _rejection(error) from error
+        except (RPCNoResultException, ValueError) as error:
+            raise ChainUnreachable(f"{self._url} answered something else than Solana's JSON-RPC") from error
+
+
+def _data(account: Account | None) -> AccountData | None:
+    return AccountData(bytes(account.data), bytes(account.owner), account.lamports) if account else None
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+def _rejection(error: Exception) -> ChainRejected:
+    detail = error.args[0] if error.args else ""
+    if isinstance(detail, SendTransactionPreflightFailureMessage):
+        outcome = json.loads(detail.data.to_json())
+        logs = tuple(str(line) for line in outcome.get("logs") or ())
+        return TransactionFault(outcome.get("err"), logs=logs)
+    return ChainRejected(str(getattr(detail, "message", detail)))

@@ -1,0 +1,157 @@
+"""Hostile JSON-RPC parameters, turned into values or refused with -32602."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from typing import Any
+
+from solders.pubkey import Pubkey
+
+from ..protocol.errors import CyxError, LocalError
+from ..protocol.limits import RPC_ACCOUNTS_MAX, TRANSACTION_MAX_BYTES
+from ..protocol.units import parse_id
+
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
+INTERNAL_ERROR, PREFLIGHT_FAILURE = -32603, -32002
+_BASE58_TEXT_MAX_CHARS = 2 * TRANSACTION_MAX_BYTES
+
+
+class RpcFault(CyxError):
+    """A JSON-RPC error: what the client gets instead of a result."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        self.code, self.data = code, data
+        super().__init__(message)
+
+
+class Params:
+    """The positional parameters of one call."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Any) -> None:
+        if values is None:
+            values = []
+        if not isinstance(values, list):
+            raise RpcFault(INVALID_PARAMS, "params must be an array")
+        self._values: list[Any] = values
+
+    def at(self, index: int, kind: type[Any], default: Any = None) -> Any:
+        """Parameter `index` of JSON type `kind`; `default` when it is absent or null, unless that is None."""
+        value = self._values[index] if index < len(self._values) else None
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise RpcFault(INVALID_PARAMS, f"Invalid params: parameter {index} must be a {kind.__name__}")
+        return value
+
+    def options(self, index: int) -> dict[str, Any]:
+        """The configuration object at `index`, or an empty one."""
+        value: dict[str, Any] = self.at(index, dict, {})
+        return value
+
+    def natural(self, index: int) -> int:
+        """An unsigned 64-bit integer."""
+        value: int = self.at(index, int)
+        if not 0 <= value < 2**64:
+            raise RpcFault(INVALID_PARAMS, f"Invalid params: parameter {index} must be an unsigned integer")
+        return value
+
+    def address(self, index: int) -> bytes:
+        """A base58 address as 32 bytes."""
+        return address(self.at(index, str))
+
+    def addresses(self, index: int) -> list[bytes]:
+        """At most RPC_ACCOUNTS_MAX addresses."""
+        return [address(value) for value in self.texts(index)]
+
+    def texts(self, index: int) -> list[Any]:
+        """An array of at most RPC_ACCOUNTS_MAX values."""
+        values: list[Any] = self.at(index, list)
+        if len(values) > RPC_ACCOUNTS_MAX:
+            raise RpcFault(INVALID_PARAMS, f"Too many inputs provided; max {RPC_ACCOUNTS_MAX}")
+        return values
+
+    def transaction(self, index: int, encoding: Any) -> bytes:
+        """Bytes of a transaction or message in base64, or base58 when `encoding` says nothing."""
+        text: str = self.at(index, str)
+        if encoding not in (None, "base58", "base64"):
+            raise RpcFault(INVALID_PARAMS, f"unsupported encoding: {encoding}. Supported encodings: base58, base64")
+        if len(text) > _BASE58_TEXT_MAX_CHARS:
+            raise RpcFault(INVALID_PARAMS, f"{encoding} encoded transaction too large: {len(text)} characters")
+        if encoding == "base64":
+            try:
+                return b64decode(text, validate=True)
+            except Base64Error as error:
+                raise RpcFault(INVALID_PARAMS, f"invalid base64 encoding: {error}") from error
+        return base58_bytes(text)
+
+
+def address(text: Any) -> bytes:
+    """A base58 address as 32 bytes."""
+    try:
+        return bytes(Pubkey.from_string(text)) if isinstance(text, str) else parse_id("", field="address")
+    except (ValueError, LocalError) as error:
+        raise RpcFault(INVALID_PARAMS, f"Invalid param: {error}") from error
+
+
+def base58_bytes(text: str) -> bytes:
+    """Decode bounded base58 of any length."""
+    number = 0
+    for char in text:
+        digit = _DIGITS.get(char)
+        if digit is None:
+            raise RpcFault(INVALID_PARAMS, f"invalid base58 encoding: {char!r}")
+        number = number * 58 + digit
+    zeros = len(text) - len(text.lstrip("1"))
+    return bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+_DIGITS = {char: value for value, char in enumerate("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")}
+
+
+def data_slice(options: dict[str, Any]) -> tuple[int, int] | None:
+    """(offset, length) of a dataSlice option."""
+    wish = options.get("dataSlice")
+    if wish is None:
+        return None
+    try:
+        offset, length = wish["offset"], wish["length"]
+    except (TypeError, KeyError):
+        raise RpcFault(INVALID_PARAMS, "Invalid params: dataSlice needs offset and length") from None
+    if not all(isinstance(value, int) and 0 <= value < 2**32 for value in (offset, length)):
+        raise RpcFault(INVALID_PARAMS, "Invalid params: dataSlice needs unsigned integers")
+    return offset, length
+
+
+def account_filters(options: dict[str, Any]) -> list[tuple[int, bytes | None]]:
+    """Filters of getProgramAccounts: (size, None) for dataSize, (offset, bytes) for memcmp; at most four."""
+    wishes = options.get("filters") or []
+    if not isinstance(wishes, list) or len(wishes) > 4:
+        raise RpcFault(INVALID_PARAMS, "Too many filters provided; max 4")
+    filters: list[tuple[int, bytes | None]] = []
+    for wish in wishes:
+        if isinstance(wish, dict) and isinstance(wish.get("dataSize"), int):
+            filters.append((wish["dataSize"], None))
+        elif isinstance(wish, dict) and isinstance(wish.get("memcmp"), dict):
+            filters.append(_memcmp(wish["memcmp"]))
+        elif not (isinstance(wish, dict) and "tokenAccountState" in wish):
+            raise RpcFault(INVALID_PARAMS, "Invalid params: unknown filter")
+    return filters
+
+
+def _memcmp(wish: dict[str, Any]) -> tuple[int, bytes]:
+    offset, text = wish.get("offset"), wish.get("bytes")
+    if not isinstance(offset, int) or not 0 <= offset < 2**32:
+        raise RpcFault(INVALID_PARAMS, "Invalid params: memcmp needs an offset")
+    if isinstance(text, list) and len(text) <= 128 and all(isinstance(b, int) and 0 <= b < 256 for b in text):
+        return offset, bytes(text)
+    if not isinstance(text, str) or len(text) > 256:
+        raise RpcFault(INVALID_PARAMS, "Invalid params: memcmp needs at most 128 encoded bytes")
+    if wish.get("encoding") == "base64":
+        try:
+            return offset, b64decode(text, validate=True)
+        except Base64Error as error:
+            raise RpcFault(INVALID_PARAMS, f"invalid base64 encoding: {error}") from error
+    return offset, base58_bytes(text)
