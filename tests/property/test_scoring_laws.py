@@ -6,6 +6,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 import msgspec
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -196,3 +197,12 @@ def test_a_better_record_never_ranks_lower(auction: tuple[JobAnnounce, list[Cand
     better = [replace(bids[0], stake=AMOUNT_MAX, reputation_ppm=MICRO), *bids[1:]]
     place = [bid.bidder for bid in rank(announce, bids)].index(bids[0].bidder)
     assert [bid.bidder for bid in rank(announce, better)].index(bids[0].bidder) <= place
+
+
+@pytest.mark.parametrize(("wins_ties", "paid"), [(True, 600), (False, 599)])
+def test_a_tie_counts_for_the_price_as_it_counts_for_the_ranking(wins_ties: bool, paid: int) -> None:
+    announce = msgspec.structs.replace(ANNOUNCE, budget=1_000, reserve=1_000)
+    low, high = bytes(32), b"\xff" * 32
+    winner = Candidate(low if wins_ties else high, b"w" * 32, msgspec.structs.replace(BID, price=100), 10**9, 0)
+    second = Candidate(high if wins_ties else low, b"s" * 32, msgspec.structs.replace(BID, price=600), 10**9, 0)
+    assert award_price(announce, rank(announce, [second, winner])) == paid
