@@ -195,14 +195,14 @@ class DeclareUnsold:
     reason: str
 
 
-Stimulus = CommitSeen | DeclineSeen | RevealSeen | CommitteeSeated | TallyReceived | VoteReceived | Certified | TimePassed
+Stimulus = (
+    CommitSeen | DeclineSeen | RevealSeen | CommitteeSeated | TallyReceived | VoteReceived | Certified | TimePassed
+)
 Effect = PublishCommit | PublishReveal | SendTally | Propose | PublishCertificate | DeclareUnsold
 Step = tuple[Auction, list[Effect]]
 
 
-def open_auction(
-    terms: AuctionTerms, now_ms: int, expected: frozenset[NodeId], own: SealedBid | None
-) -> Step:
+def open_auction(terms: AuctionTerms, now_ms: int, expected: frozenset[NodeId], own: SealedBid | None) -> Step:
     """Begin at the receipt of an announce."""
     auction = Auction(terms, now_ms, expected - {terms.me}, own)
     if own is None:
@@ -297,9 +297,7 @@ def _on_commit(auction: Auction, bidder: NodeId, commitment: bytes, now_ms: int)
     late = now_ms > auction.opened_at_ms + auction.terms.commit_ms
     if auction.phase is not Phase.COMMITTING or late or bidder in auction.commits or len(auction.commits) >= BIDS_MAX:
         return auction, []
-    return _close_commits_if_complete(
-        replace(auction, commits={**auction.commits, bidder: commitment}), now_ms
-    )
+    return _close_commits_if_complete(replace(auction, commits={**auction.commits, bidder: commitment}), now_ms)
 
 
 def _close_commits_if_complete(auction: Auction, now_ms: int) -> Step:

@@ -89,12 +89,16 @@ class Wire:
                 await trio.sleep(RETRY_INTERVAL_S)
 
     async def ask(
-        self, node: NodeId, protocol: str, message: msgspec.Struct, kind: type[M], *, within_s: float = REQUEST_TIMEOUT_S
+        self,
+        node: NodeId,
+        protocol: str,
+        message: msgspec.Struct,
+        kind: type[M],
+        *,
+        within_s: float = REQUEST_TIMEOUT_S,
     ) -> Signed[M]:
         """Send a message, and open the answer, which must be a `kind` signed by the peer."""
-        answer = open_as(
-            await self.deliver(node, protocol, self.seal(message), within_s=within_s), self.genesis, kind
-        )
+        answer = open_as(await self.deliver(node, protocol, self.seal(message), within_s=within_s), self.genesis, kind)
         if answer.sender != node:
             raise RemoteError("the answer is signed by somebody else", peer=node)
         return answer
@@ -114,7 +118,9 @@ class Wire:
                     nursery.start_soon(tell, node)
 
     @asynccontextmanager
-    async def listen(self, topic: str, kinds: tuple[type[Message], ...]) -> AsyncIterator[AsyncIterator[Signed[Message]]]:
+    async def listen(
+        self, topic: str, kinds: tuple[type[Message], ...]
+    ) -> AsyncIterator[AsyncIterator[Signed[Message]]]:
         """Join a topic; yields the opened messages that the gossip rules accept."""
         opened: OrderedDict[bytes, Signed[msgspec.Struct]] = OrderedDict()
 

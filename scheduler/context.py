@@ -1,0 +1,56 @@
+"""What every service of one node shares: its ports, its key on one network, and what it offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from ..protocol.limits import MICRO
+from ..protocol.ports import Blobs, Chain, Journal, Randomness, Runner
+from .pricing import Offer
+from .registry import Registry
+from .wire import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What the operator chose. Prices in micro-CYX."""
+
+    bootstrap: tuple[str, ...] = ()
+    region: str = ""
+    rate_micro_per_s: int = 20_000
+    mflop_per_s: int = 5_000
+    stake: int = 100 * MICRO
+    capacity: int = 1
+    provider: bool = True
+    verifier: bool = True
+
+
+@dataclass(slots=True)
+class NodeContext:
+    """Ports and settings. `nursery` lives as long as the node."""
+
+    wire: Wire
+    chain: Chain
+    registry: Registry
+    runner: Runner
+    blobs: Blobs
+    journal: Journal
+    randomness: Randomness
+    settings: NodeSettings
+    nursery: trio.Nursery
+
+    def offer(self) -> Offer:
+        """What this node sells, from its runner's own description."""
+        about, settings = self.runner.description, self.settings
+        return Offer(
+            device="cuda" if about.get("device", "cpu").startswith("cuda") else "cpu",
+            memory_mb=int(about.get("memory_mb", "0")),
+            sandboxed=about.get("sandbox", "none") != "none",
+            rate_micro_per_s=settings.rate_micro_per_s,
+            mflop_per_s=settings.mflop_per_s,
+            region=settings.region,
+            datasets=(),
+            capacity=settings.capacity if settings.provider else 0,
+        )

@@ -1,0 +1,86 @@
+"""Re-runs a claim's samples and compares bits (DESIGN 7).
+
+Always: the initial state follows from the seed, the Merkle root from the claimed hashes, the final state holds the
+delivered weights, and the held-out metrics come out the same. Sampled: the start state of a segment is fetched from the
+worker, replayed, and its end compared. Metrics are compared exactly: within one execution class they are deterministic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from ..protocol.envelope import Signed
+from ..protocol.hashing import leaf_chain, merkle_root
+from ..protocol.limits import BLOB_MAX_BYTES
+from ..protocol.messages import ResultClaim
+from ..protocol.ports import Runner, RunnerSession, TrainTask
+from ..protocol.units import JobId
+from .data_service import DataService
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What was found. `losses` are the per-step float32 losses of the replayed segments, in ascending order."""
+
+    ok: bool
+    mismatch_segment: int
+    reason: str
+    losses: list[bytes]
+
+
+@dataclass(slots=True)
+class Replayer:
+    """Checks one claim on one runner; each check is one single-use session."""
+
+    runner: Runner
+    data: DataService
+    claim: Signed[ResultClaim]
+    task: TrainTask
+
+    async def check(self, segments: list[int]) -> ReplayReport:
+        """All that is always checked, and the sampled segments."""
+        claim = self.claim.message
+        if merkle_root(leaf_chain(list(claim.states), list(claim.traces))) != claim.merkle_root:
+            return ReplayReport(False, -1, "the Merkle root does not follow from the claimed leaves", [])
+        async with self.runner.session(self.task) as session:
+            if await session.initial_state() != claim.states[0]:
+                return ReplayReport(False, -1, "the first state does not follow from the seed", [])
+            losses: list[bytes] = []
+            for segment in segments:
+                report = await self._replay(session, segment)
+                if not report.ok:
+                    return report
+                losses += report.losses
+            reason = await self._check_result(session)
+        return ReplayReport(not reason, -1, reason, losses)
+
+    async def check_segment(self, segment: int) -> ReplayReport:
+        """One accused segment."""
+        async with self.runner.session(self.task) as session:
+            return await self._replay(session, segment)
+
+    async def _replay(self, session: RunnerSession, segment: int) -> ReplayReport:
+        claim, worker = self.claim.message, self.claim.sender
+        state = await self.data.fetch_state(worker, JobId(claim.job), segment)
+        replayed = await session.replay(segment, state)
+        if replayed.start_hash != claim.states[segment]:
+            return ReplayReport(False, segment, f"segment {segment}: the served start state is not the claimed one", [])
+        if replayed.end_hash != claim.states[segment + 1]:
+            return ReplayReport(False, segment, f"segment {segment} replays to another end state", [])
+        return ReplayReport(True, -1, "", [replayed.losses])
+
+    async def _check_result(self, session: RunnerSession) -> str:
+        claim, worker = self.claim.message, self.claim.sender
+        cid = claim.model_weights_uri.removeprefix("ipfs://")
+        weights = await self.data.fetch(worker, cid, max_bytes=min(BLOB_MAX_BYTES, claim.model_weights_bytes))
+        if sha256(weights).digest() != claim.model_weights_hash:
+            return "the delivered weights have another hash than claimed"
+        final = await self.data.fetch_state(worker, JobId(claim.job), len(claim.states) - 1)
+        checked = await session.check_result(final, weights)
+        if checked.state_hash != claim.states[-1] or not checked.weights_match:
+            return "the delivered weights are not those of the final state"
+        if (checked.loss_micro, checked.accuracy_micro) != (claim.final_loss_micro, claim.final_accuracy_micro):
+            found, claimed = checked.accuracy_micro / 1e6, claim.final_accuracy_micro / 1e6
+            return f"held-out accuracy is {found:.4f}, claimed {claimed:.4f}"
+        return ""
