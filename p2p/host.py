@@ -1,0 +1,100 @@
+"""The libp2p host of a node: TCP, Noise and yamux, and nothing else.
+
+The defaults of the library also accept TLS, secio and plaintext, mplex, automatic dialling of strangers and limits that
+shrink when they are hit; all of that is switched off here.
+"""
+
+from __future__ import annotations
+
+from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
+
+# isort: split
+
+from collections.abc import Sequence
+
+from libp2p import new_host
+from libp2p.abc import IHost
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.rcmgr import ResourceLimits, ResourceManager
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from multiaddr import Multiaddr
+
+from ..protocol.identity import KeyPair
+from ..protocol.limits import DIAL_TIMEOUT_S, INBOUND_STREAMS_MAX, PEERS_CONNECTED_MAX
+from ..protocol.units import NodeId
+from .peer_id import node_of_bytes, peer_id_bytes
+
+_CONNECTIONS_MAX = 2 * PEERS_CONNECTED_MAX
+"""Two peers that dial each other at once keep two connections for a while."""
+_STREAMS_PER_PEER = 4
+"""Streams of the library itself: gossip both ways, identify both ways."""
+
+
+def listen_address(host: str, port: int) -> Multiaddr:
+    """The multiaddr of an IP address and a TCP port (0: any free port)."""
+    return Multiaddr(f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}")
+
+
+def build_host(key: KeyPair, listen: Multiaddr, announce: Sequence[str]) -> tuple[IHost, Swarm]:
+    """A host that is not running yet, and its network. `announce` replaces the listening addresses, if given."""
+    pair = create_new_key_pair(key.seed)
+    host = new_host(
+        key_pair=pair,
+        listen_addrs=[listen],
+        sec_opt={NOISE_ID: NoiseTransport(pair, noise_privkey=create_noise_key_pair().private_key)},
+        muxer_opt={TProtocol(YAMUX_ID): Yamux},
+        connection_config=_connection_config(),
+        resource_manager=_resource_manager(),
+        announce_addrs=[Multiaddr(address) for address in announce] or None,
+        disable_identify_address_discovery=True,
+    )
+    network = host.get_network()
+    assert isinstance(network, Swarm)
+    network.retry_config = RetryConfig(max_retries=0)
+    return host, network
+
+
+def libp2p_id(node: NodeId) -> ID:
+    """The library's name of a node."""
+    return ID(peer_id_bytes(node))
+
+
+def node_of(peer: ID) -> NodeId | None:
+    """The node that a library's peer id names; None when its key is not ed25519."""
+    return node_of_bytes(peer.to_bytes())
+
+
+def _connection_config() -> ConnectionConfig:
+    return ConnectionConfig(
+        max_connections=_CONNECTIONS_MAX,
+        min_connections=0,
+        low_watermark=0,
+        high_watermark=_CONNECTIONS_MAX,
+        dial_timeout=DIAL_TIMEOUT_S,
+        inbound_upgrade_timeout=DIAL_TIMEOUT_S,
+        outbound_upgrade_timeout=DIAL_TIMEOUT_S,
+        outbound_stream_protocol_negotiation_timeout=DIAL_TIMEOUT_S,
+        inbound_stream_protocol_negotiation_timeout=DIAL_TIMEOUT_S,
+    )
+
+
+def _resource_manager() -> ResourceManager:
+    # Every connection is counted twice while it is upgraded; our own bounds are reached first.
+    return ResourceManager(
+        limits=ResourceLimits(
+            max_connections=4 * _CONNECTIONS_MAX,
+            max_streams=4 * INBOUND_STREAMS_MAX + _STREAMS_PER_PEER * _CONNECTIONS_MAX,
+        ),
+        enable_metrics=False,
+        enable_memory_limits=False,
+        enable_graceful_degradation=False,
+        enable_circuit_breaker=False,
+    )

@@ -1,0 +1,231 @@
+"""The `Transport` port in memory: for simulations and tests, on virtual time, without sockets and libp2p.
+
+It has the semantics of the libp2p transport (errors, bounds, endings, validators, bans), which one shared test-suite
+holds both to. Gossip floods along connections between nodes that have joined the topic.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+
+from ..protocol.errors import LocalError, PeerUnreachable
+from ..protocol.limits import GOSSIP_SEEN_MAX, PEERS_CONNECTED_MAX
+from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict, RequestHandler, Stream, StreamHandler
+from ..protocol.units import NodeId, base58
+from . import requests
+from .addresses import AddressBook, PeerAddress, parse_address
+from .inbound import Inbound
+from .memory_network import Link, MemoryNetwork, constant_latency
+from .subscriptions import Misbehaviour, Subscriptions, check_message
+
+__all__ = ["MemoryNetwork", "MemoryTransport", "constant_latency"]
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _Flood:
+    """A published message on its way. `arrivals` holds the earliest time at which it reaches each node."""
+
+    author: NodeId
+    topic: str
+    data: bytes
+    arrivals: dict[NodeId, float] = field(default_factory=dict)
+
+
+class MemoryTransport:
+    """A node on a MemoryNetwork while `run()` is open."""
+
+    def __init__(self, network: MemoryNetwork, node_id: NodeId) -> None:
+        self._network, self._node_id = network, node_id
+        self.address: PeerAddress = network.address_of(node_id)
+        self._book, self._inbound = AddressBook(), Inbound()
+        self._subscriptions, self._misbehaviour = Subscriptions(), Misbehaviour()
+        self._links: dict[NodeId, Link] = {}
+        self._seen: OrderedDict[int, _Flood] = OrderedDict()
+        self._handlers: trio.Nursery | None = None
+
+    @property
+    def node_id(self) -> NodeId:
+        """Our name."""
+        return self._node_id
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[MemoryTransport]:
+        """Serve while the context is open; once."""
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._serve)
+            try:
+                yield self
+            except Exception as error:
+                failure = error  # raised below: the nursery would wrap it
+            finally:
+                self.die()
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, task_status: Any) -> None:
+        async with trio.open_nursery() as self._handlers:
+            self._network.enter(self)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def die(self) -> None:
+        """Stop at once: handlers are cancelled, connections break."""
+        self._network.leave(self)
+        if self._handlers is not None:
+            self._handlers.cancel_scope.cancel()
+            self._handlers = None
+
+    def addresses(self) -> tuple[str, ...]:
+        """Where peers can dial us."""
+        return (str(self.address),)
+
+    def connected(self) -> frozenset[NodeId]:
+        """Peers with a live connection."""
+        return frozenset(self._links)
+
+    def learn(self, node: NodeId, addresses: Sequence[str]) -> None:
+        """Remember where `node` can be dialled; what is not an address of it is dropped."""
+        dropped = self._book.learn(node, addresses)
+        if dropped:
+            _log.info("addresses_dropped", peer=base58(node), count=dropped)
+
+    async def connect(self, address: str) -> NodeId:
+        """Dial `address`, unless its node is connected already."""
+        target = parse_address(address)
+        self._check_peer(target.node)
+        if target.node not in self._links:
+            await self._network.dial(self, target)
+            self._book.worked(target)
+        return target.node
+
+    async def disconnect(self, node: NodeId) -> None:
+        """Close the connection to `node`; streams on it break."""
+        await trio.lowlevel.checkpoint()
+        if node in self._links:
+            self._links[node].cut()
+
+    def subscribe(
+        self, topic: str, validator: GossipValidator
+    ) -> AbstractAsyncContextManager[AsyncIterator[GossipMessage]]:
+        """Join a topic while the context is open; LocalError when it is joined already."""
+        return self._subscribe(topic, validator)
+
+    @asynccontextmanager
+    async def _subscribe(self, topic: str, validator: GossipValidator) -> AsyncIterator[AsyncIterator[GossipMessage]]:
+        with self._subscriptions.open(topic, validator) as messages:
+            await trio.lowlevel.checkpoint()
+            yield messages
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Gossip `data`; logged as unheard when no connected peer has joined the topic."""
+        check_message(topic, data)
+        await trio.lowlevel.checkpoint()
+        flood = _Flood(self._node_id, topic, bytes(data))
+        self._remember(flood)
+        if not self._spread(flood):
+            _log.warning("gossip_unheard", topic=topic, peers=len(self._links))
+
+    def serve(self, protocol: str, handler: RequestHandler) -> None:
+        """Answer requests of `protocol`; once per protocol."""
+        self._inbound.serve(protocol, handler)
+
+    def serve_stream(self, protocol: str, handler: StreamHandler) -> None:
+        """Serve streams of `protocol`; once per protocol."""
+        self._inbound.serve_stream(protocol, handler)
+
+    async def request(self, node: NodeId, protocol: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Ask `node`, dialling it when needed."""
+        return await requests.ask(self.open_stream, node, protocol, payload, timeout_s)
+
+    async def open_stream(self, node: NodeId, protocol: str) -> Stream:
+        """Open a stream to `node`, dialling it when needed."""
+        self._check_peer(node)
+        link = self._links.get(node) or await self._reach(node)
+        await trio.sleep(2 * self._network.delay_s(self._node_id, node))
+        far = link.other(self._node_id)
+        if not link.alive or protocol not in far._inbound.protocols or far._handlers is None:
+            raise PeerUnreachable(f"could not open {protocol} to {base58(node)}")
+        ours, theirs = link.open_stream(self._node_id)
+        far._handlers.start_soon(far._inbound.handle, protocol, theirs)
+        return ours
+
+    async def _reach(self, node: NodeId) -> Link:
+        cause = "no address is known"
+        for address in self._book.of(node):
+            try:
+                return await self._network.dial(self, address)
+            except PeerUnreachable as error:
+                cause = str(error)
+        raise PeerUnreachable(f"{base58(node)} cannot be reached: {cause}")
+
+    def links(self) -> tuple[Link, ...]:
+        """Our connections, the oldest first."""
+        return tuple(self._links.values())
+
+    def link_to(self, node: NodeId) -> Link | None:
+        """The connection to `node`, if there is one."""
+        return self._links.get(node)
+
+    def accepts(self, node: NodeId) -> bool:
+        """Whether one more connection, to `node`, is welcome."""
+        return node not in self._misbehaviour.banned and len(self._links) < 2 * PEERS_CONNECTED_MAX
+
+    def remember_link(self, node: NodeId, link: Link) -> None:
+        """A connection to `node` stands."""
+        self._links[node] = link
+
+    def forget_link(self, node: NodeId, link: Link) -> None:
+        """The connection to `node` has ended."""
+        if self._links.get(node) is link:
+            del self._links[node]
+
+    def _check_peer(self, node: NodeId) -> None:
+        if node == self._node_id:
+            raise LocalError("that is this node itself", field="node", fix="ask another one")
+        if self._handlers is None:
+            raise LocalError("the transport is not running", field="transport", fix="enter run() first")
+        if node in self._misbehaviour.banned:
+            raise PeerUnreachable(f"{base58(node)} is banned here")
+
+    def _spread(self, flood: _Flood) -> int:
+        """Send to every connected node of the topic that would not have it sooner; returns how many have joined."""
+        now, heard = trio.current_time(), 0
+        for node, link in self._links.items():
+            if node == flood.author or flood.topic not in link.other(self._node_id)._subscriptions:
+                continue
+            heard += 1
+            earlier = flood.arrivals.get(node, float("inf"))
+            if earlier <= now or self._network.lost():
+                continue
+            at = now + self._network.gossip_delay_s(self._node_id, node)
+            if at < earlier:
+                flood.arrivals[node] = at
+                self._network.post(at, partial(link.other(self._node_id)._hear, flood, self._node_id, link))
+        return heard
+
+    def _hear(self, flood: _Flood, forwarder: NodeId, link: Link) -> None:
+        if id(flood) in self._seen or not link.alive or self._handlers is None:
+            return
+        self._remember(flood)
+        message = GossipMessage(flood.topic, flood.author, forwarder, flood.data)
+        verdict = self._subscriptions.judge(message)
+        if verdict is GossipVerdict.ACCEPT:
+            self._subscriptions.deliver(message)
+            self._spread(flood)
+        elif verdict is GossipVerdict.REJECT and self._misbehaviour.count(forwarder):
+            link.cut()
+
+    def _remember(self, flood: _Flood) -> None:
+        self._seen[id(flood)] = flood
+        while len(self._seen) > GOSSIP_SEEN_MAX:
+            self._seen.popitem(last=False)

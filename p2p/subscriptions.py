@@ -1,0 +1,119 @@
+"""Gossip on our side of the wire: validators, bounded queues, and what a rejected message costs its forwarder.
+
+A message is judged once, before it is delivered or forwarded. IGNORE drops it silently; REJECT, or a validator that
+raises, also counts against the peer that handed it to us, and GOSSIP_REJECTS_MAX of those ban it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from ..protocol.errors import LocalError
+from ..protocol.limits import (
+    GOSSIP_MESSAGE_MAX_BYTES,
+    GOSSIP_QUEUE_MAX,
+    GOSSIP_REJECTS_MAX,
+    PEERS_BANNED_MAX,
+    PEERS_KNOWN_MAX,
+    TOPIC_MAX_CHARS,
+)
+from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict
+from ..protocol.units import NodeId, base58
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Subscription:
+    validator: GossipValidator
+    send: trio.MemorySendChannel[GossipMessage]
+    dropped: int = 0
+
+
+@dataclass(slots=True)
+class Misbehaviour:
+    """Rejected messages per forwarder, and who is banned for them. Both are bounded; the oldest entries go."""
+
+    rejects: OrderedDict[NodeId, int] = field(default_factory=OrderedDict)
+    banned: OrderedDict[NodeId, None] = field(default_factory=OrderedDict)
+
+    def count(self, peer: NodeId) -> bool:
+        """Count one rejected message; True when this one bans the peer."""
+        self.rejects[peer] = self.rejects.get(peer, 0) + 1
+        self.rejects.move_to_end(peer)
+        while len(self.rejects) > PEERS_KNOWN_MAX:
+            self.rejects.popitem(last=False)
+        if self.rejects[peer] < GOSSIP_REJECTS_MAX or peer in self.banned:
+            return False
+        self.banned[peer] = None
+        while len(self.banned) > PEERS_BANNED_MAX:
+            self.banned.popitem(last=False)
+        _log.warning("peer_banned", peer=base58(peer), rejected=self.rejects[peer])
+        return True
+
+
+class Subscriptions:
+    """The topics that this node has joined, at most one subscription each."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, _Subscription] = {}
+
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._topics
+
+    @contextmanager
+    def open(self, topic: str, validator: GossipValidator) -> Iterator[AsyncIterator[GossipMessage]]:
+        """Register a subscription while the context is open; LocalError when the topic is joined already."""
+        check_topic(topic)
+        if topic in self._topics:
+            raise LocalError(f"{topic} is subscribed already", field="topic", fix="share the first subscription")
+        send, receive = trio.open_memory_channel[GossipMessage](GOSSIP_QUEUE_MAX)
+        self._topics[topic] = _Subscription(validator, send)
+        try:
+            yield receive
+        finally:
+            del self._topics[topic]
+            send.close()
+            receive.close()
+
+    def judge(self, message: GossipMessage) -> GossipVerdict:
+        """Run the topic's validator; a raising one rejects. IGNORE for a topic that we have not joined."""
+        subscription = self._topics.get(message.topic)
+        if subscription is None:
+            return GossipVerdict.IGNORE
+        try:
+            return subscription.validator(message)
+        except Exception:
+            # The message that breaks a validator must not break the node, nor travel on.
+            _log.exception("validator_raised", topic=message.topic, peer=base58(message.forwarder))
+            return GossipVerdict.REJECT
+
+    def deliver(self, message: GossipMessage) -> None:
+        """Queue an accepted message for its subscriber; a full queue drops it and says so."""
+        subscription = self._topics[message.topic]
+        try:
+            subscription.send.send_nowait(message)
+        except trio.WouldBlock:
+            subscription.dropped += 1
+            _log.warning("gossip_queue_full", topic=message.topic, dropped=subscription.dropped)
+
+
+def check_topic(topic: str) -> None:
+    """LocalError when `topic` is not a printable ASCII name of at most TOPIC_MAX_CHARS."""
+    if not topic or len(topic) > TOPIC_MAX_CHARS or not (topic.isascii() and topic.isprintable()):
+        raise LocalError(f"{topic[:64]!r} is not a topic name", field="topic", fix="use 'cyx/1/name'")
+
+
+def check_message(topic: str, data: bytes) -> None:
+    """LocalError when a message cannot be published."""
+    check_topic(topic)
+    if len(data) > GOSSIP_MESSAGE_MAX_BYTES:
+        raise LocalError(
+            f"{len(data)} bytes are more than {GOSSIP_MESSAGE_MAX_BYTES}", field="gossip message", fix="split it"
+        )

@@ -1,0 +1,255 @@
+"""The `Transport` port over libp2p: dialling, streams, requests and gossip between nodes named by their keys.
+
+Importing this module imports libp2p (more than a second of CPU), so only what really opens a network does. The
+library runs in one task of ours: whatever ends it comes out of `run` as one error, never as an exception group, and
+leaving `run` disconnects every peer, so that none takes us for alive.
+"""
+
+from __future__ import annotations
+
+from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
+
+# isort: split
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar, cast
+
+import structlog
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.network.stream.net_stream import NetStream
+from multiaddr import Multiaddr
+
+from ..protocol.errors import CyxError, LocalError, PeerUnreachable, TransientError
+from ..protocol.identity import KeyPair
+from ..protocol.limits import DIAL_TIMEOUT_S, KEEPALIVE_INTERVAL_S, SHUTDOWN_TIMEOUT_S
+from ..protocol.ports import GossipMessage, GossipValidator, RequestHandler, Stream, StreamHandler
+from ..protocol.units import NodeId, base58
+from . import hardening, requests
+from .addresses import AddressBook, PeerAddress, parse_address
+from .frames import FramedStream
+from .gossip import Gossip
+from .host import build_host, libp2p_id, listen_address, node_of
+from .inbound import Inbound
+from .muxed_stream import MuxedStream
+
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+
+
+class Libp2pTransport:
+    """A node on the network while `run()` is open. `port` 0 takes any free one; `announce` replaces the addresses
+    that peers are told, for a node behind a forwarded port (multiaddrs without /p2p)."""
+
+    def __init__(self, key: KeyPair, *, host: str = "127.0.0.1", port: int = 0, announce: Sequence[str] = ()) -> None:
+        hardening.apply()
+        self._node_id, self._listen, self._port = key.node_id, listen_address(host, port), port
+        self._host, self._network = build_host(key, self._listen, announce)
+        self._gossip = Gossip(self._host, self._ban)
+        self._book, self._inbound = AddressBook(), Inbound()
+        self._streams: dict[int, FramedStream] = {}
+        self._dialling: dict[NodeId, trio.Lock] = {}
+        self._nursery: trio.Nursery | None = None
+        self._stop = trio.Event()
+
+    @property
+    def node_id(self) -> NodeId:
+        """Our key."""
+        return self._node_id
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[Libp2pTransport]:
+        """Listen and serve while the context is open; once. LocalError(field='port') when the port is taken."""
+        failure: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    await nursery.start(self._serve)
+                    yield self
+                except Exception as error:
+                    failure = error  # raised below: the nursery would wrap it
+                finally:
+                    self._stop.set()
+        except ExceptionGroup as group:
+            failure = failure or _one_of(group)
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, task_status: Any) -> None:
+        try:
+            async with self._host.run(listen_addrs=[self._listen]):
+                if not self._network.listeners:
+                    raise LocalError(
+                        f"{self._port} is in use", field="port", fix="stop the other program or choose another port"
+                    )
+                async with self._gossip.run(), trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    nursery.start_soon(self._keep_streams_alive)
+                    task_status.started()
+                    await self._stop.wait()
+                    await self._disconnect_all()
+                    nursery.cancel_scope.cancel()
+        except Exception as error:
+            raise _one_of(error) from error
+        finally:
+            self._nursery = None
+
+    def addresses(self) -> tuple[str, ...]:
+        """Where peers can dial us."""
+        return tuple(str(address) for address in self._host.get_addrs())
+
+    def connected(self) -> frozenset[NodeId]:
+        """Peers with a live connection."""
+        peers = self._network.connections
+        live = (node_of(peer) for peer in peers if any(not one.is_closed for one in peers[peer]))
+        return frozenset(node for node in live if node is not None)
+
+    def learn(self, node: NodeId, addresses: Sequence[str]) -> None:
+        """Remember where `node` can be dialled; what is not an address of it is dropped."""
+        dropped = self._book.learn(node, addresses)
+        if dropped:
+            _log.info("addresses_dropped", peer=base58(node), count=dropped)
+
+    async def connect(self, address: str) -> NodeId:
+        """Dial `address`, unless its node is connected already."""
+        target = parse_address(address)
+        self._check_peer(target.node)
+        async with self._dial_lock(target.node):
+            if target.node not in self.connected():
+                await self._dial(target)
+        return target.node
+
+    async def disconnect(self, node: NodeId) -> None:
+        """Close all connections to `node`; streams to it break."""
+        with trio.move_on_after(SHUTDOWN_TIMEOUT_S):
+            await self._network.close_peer(libp2p_id(node))
+
+    def subscribe(
+        self, topic: str, validator: GossipValidator
+    ) -> AbstractAsyncContextManager[AsyncIterator[GossipMessage]]:
+        """Join a topic while the context is open; LocalError when it is joined already."""
+        return self._gossip.subscribe(topic, validator)
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Gossip `data`; logged as unheard when no connected peer has joined the topic."""
+        await self._gossip.publish(topic, data)
+
+    def serve(self, protocol: str, handler: RequestHandler) -> None:
+        """Answer requests of `protocol`; once per protocol."""
+        self._inbound.serve(protocol, handler)
+        self._accept(protocol)
+
+    def serve_stream(self, protocol: str, handler: StreamHandler) -> None:
+        """Serve streams of `protocol`; once per protocol."""
+        self._inbound.serve_stream(protocol, handler)
+        self._accept(protocol)
+
+    async def request(self, node: NodeId, protocol: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Ask `node`, dialling it when needed."""
+        return await requests.ask(self.open_stream, node, protocol, payload, timeout_s)
+
+    async def open_stream(self, node: NodeId, protocol: str) -> Stream:
+        """Open a stream to `node`, dialling it when needed."""
+        self._check_peer(node)
+        await self._reach(node)
+        raw = await _bounded(
+            lambda: self._host.new_stream(libp2p_id(node), [TProtocol(protocol)]), f"open {protocol} to", node
+        )
+        return self._track(FramedStream(node, MuxedStream(cast(NetStream, raw))))
+
+    async def _reach(self, node: NodeId) -> None:
+        async with self._dial_lock(node):
+            if node in self.connected():
+                return
+            known = self._book.of(node)
+            causes = ["no address is known"] if not known else []
+            for address in known:
+                try:
+                    return await self._dial(address)
+                except PeerUnreachable as error:
+                    causes.append(str(error))
+        raise PeerUnreachable(f"{base58(node)} cannot be reached: {causes[-1]}")
+
+    async def _dial(self, address: PeerAddress) -> None:
+        target = Multiaddr(str(address))
+        await _bounded(lambda: self._network.dial_addr(target, libp2p_id(address.node)), "dial", address.node)
+        self._book.worked(address)
+
+    @asynccontextmanager
+    async def _dial_lock(self, node: NodeId) -> AsyncIterator[None]:
+        lock = self._dialling.setdefault(node, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._dialling.pop(node, None)
+
+    def _accept(self, protocol: str) -> None:
+        async def accepted(stream: INetStream) -> None:
+            peer = node_of(stream.muxed_conn.peer_id)
+            if peer is None or peer in self._gossip.misbehaviour.banned:
+                await stream.reset()
+                return
+            framed = self._track(FramedStream(peer, MuxedStream(cast(NetStream, stream))))
+            await self._inbound.handle(protocol, framed)
+
+        self._host.set_stream_handler(TProtocol(protocol), accepted)
+
+    def _check_peer(self, node: NodeId) -> None:
+        if node == self._node_id:
+            raise LocalError("that is this node itself", field="node", fix="ask another one")
+        if self._nursery is None:
+            raise LocalError("the transport is not running", field="transport", fix="enter run() first")
+        if node in self._gossip.misbehaviour.banned:
+            raise PeerUnreachable(f"{base58(node)} is banned here")
+
+    def _ban(self, node: NodeId) -> None:
+        self._gossip.ban(node)
+        if self._nursery is not None:
+            self._nursery.start_soon(self.disconnect, node)
+
+    def _track(self, stream: FramedStream) -> FramedStream:
+        self._streams[id(stream)] = stream
+        return stream
+
+    async def _keep_streams_alive(self) -> None:
+        """Send keep-alives on open streams, forget the ended ones, and show banned peers out again."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(KEEPALIVE_INTERVAL_S)
+                for name, stream in list(self._streams.items()):
+                    if stream.over:
+                        del self._streams[name]
+                    else:
+                        nursery.start_soon(stream.keep_alive)
+                for node in self.connected() & self._gossip.misbehaviour.banned.keys():
+                    nursery.start_soon(self.disconnect, node)
+
+    async def _disconnect_all(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for node in self.connected():
+                nursery.start_soon(self.disconnect, node)
+
+
+async def _bounded(attempt: Callable[[], Awaitable[_T]], what: str, node: NodeId) -> _T:
+    """Run one dialling step of the library within DIAL_TIMEOUT_S; whatever it raises becomes PeerUnreachable."""
+    cause: Exception
+    try:
+        with trio.fail_after(DIAL_TIMEOUT_S):
+            return await attempt()
+    except Exception as error:
+        # The library raises a dozen types here, and groups of them.
+        cause = error
+    raise PeerUnreachable(f"could not {what} {base58(node)}: {cause!r}"[:300]) from cause
+
+
+def _one_of(error: BaseException) -> Exception:
+    """Our own error inside nested groups, or a TransientError that names the library's."""
+    leaf: BaseException = error
+    while isinstance(leaf, BaseExceptionGroup):
+        ours, _ = leaf.split(CyxError)
+        leaf = (ours or leaf).exceptions[0]
+    return leaf if isinstance(leaf, CyxError) else TransientError(f"the network stopped: {leaf!r}"[:300])
