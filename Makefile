@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test check static format bench program clean distclean
+.PHONY: help setup demo test check static formatted linted typed layered program-rebuilt format bench program clean \
+	distclean
 
 help:
 	@echo 'make demo       set up .venv, then run a whole network and one paid job on this machine'
@@ -34,12 +35,22 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
-static: $(READY)
+static: formatted linted typed layered program-rebuilt
+
+formatted: $(READY)
 	$(BIN)/ruff format --check .
+
+linted: $(READY)
 	$(BIN)/ruff check .
+
+typed: $(READY)
 	$(BIN)/mypy
+
+layered: $(READY)
 	$(BIN)/lint-imports --no-logo
-	@if test -e ledger/program/build.py; then set -x; $(BIN)/python -m cyxnode.ledger.program.build --check; fi
+
+program-rebuilt: $(READY)
+	$(BIN)/python -m cyxnode.ledger.program.build --check
 
 check: static test
 
