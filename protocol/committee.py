@@ -13,7 +13,9 @@ from .hashing import seat_ticket
 from .units import JobId, NodeId
 
 
-def eligible(node: NodeAccount, *, execution_class: bytes, open_slot: int, requester: bytes, minimum_stake: int) -> bool:
+def eligible(
+    node: NodeAccount, *, execution_class: bytes, open_slot: int, requester: bytes, minimum_stake: int
+) -> bool:
     """Whether a registered node may sit on the committee of a job."""
     return (
         node.execution_class == execution_class

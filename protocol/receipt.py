@@ -1,0 +1,230 @@
+"""The receipt: one JSON file that verifies offline, years later, without us (DESIGN 9).
+
+Its readable fields follow from signed evidence: announce, award certificate, claim, settlement signatures. `verify`
+recomputes each from the evidence. What no quorum signs (timeline, transactions, balances) is covered by the requester's
+signature over a digest per field, so that one flipped bit is found and the field named.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from .award import JobTerms, check_certificate
+from .chain import Verdict
+from .envelope import open_as
+from .errors import CyxError, LocalError, RemoteError
+from .hashing import job_id, leaf_chain, merkle_root
+from .identity import KeyPair, verify
+from .limits import QUORUMS
+from .messages import AwardCertificate, JobAnnounce, Outcome, ResultClaim
+from .settlement import result_hash, settlement_of, signers
+from .units import NodeId, base58, parse_id
+
+VERSION = 1
+RECEIPT_MAX_BYTES = 4 * 1024 * 1024
+SIGNED_DOMAIN = b"cyx/receipt/1"
+FIELDS = (
+    "version", "network", "job", "requester", "worker", "status", "reason", "committee", "open_slot", "price_micro_cyx",
+    "paid", "result", "metrics", "verified_by", "transactions", "timeline_ms", "completed_in_ms", "evidence",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Signed envelopes as received. `certificate` and `claim` are empty when there was none."""
+
+    announce: bytes
+    certificate: bytes
+    claim: bytes
+    outcome: bytes
+
+
+def fee_split(price: int, units: int, units_total: int, fee_bps: int, verifier_share_bps: int) -> dict[str, int]:
+    """What a settlement pays, in micro-CYX: the program's own arithmetic."""
+    amount = price * units // units_total
+    fee = amount * fee_bps // 10_000
+    verifiers = fee * verifier_share_bps // 10_000
+    return {"amount": amount, "worker": amount - fee, "treasury": fee - verifiers, "verifiers": verifiers}
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: the bytes that digests cover."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _digests(receipt: dict[str, Any]) -> dict[str, str]:
+    return {name: sha256(canonical(receipt[name])).hexdigest() for name in FIELDS}
+
+
+def sign_receipt(receipt: dict[str, Any], key: KeyPair) -> dict[str, Any]:
+    """Complete a receipt that has all FIELDS with its digests and the requester's signature."""
+    digests = _digests(receipt)
+    signature = key.sign(SIGNED_DOMAIN + canonical(digests))
+    return {**receipt, "digests": digests, "signature": signature.hex()}
+
+
+def encode_evidence(evidence: Evidence) -> dict[str, str]:
+    """Base64 of each envelope."""
+    return {
+        name: base64.b64encode(raw).decode()
+        for name, raw in (
+            ("announce", evidence.announce),
+            ("certificate", evidence.certificate),
+            ("claim", evidence.claim),
+            ("outcome", evidence.outcome),
+        )
+    }
+
+
+def derived(terms: JobTerms, evidence: Evidence) -> dict[str, Any]:
+    """All readable fields that follow from the evidence. RemoteError names the evidence that does not hold."""
+    outcome = open_as(evidence.outcome, terms.genesis, Outcome).message
+    settlement = settlement_of(outcome)
+    quorum = sorted(signers(terms, outcome))
+    if outcome.job != terms.job or len(quorum) < terms.m:
+        raise RemoteError(f"evidence.outcome: {len(quorum)} valid signatures, {terms.m} are needed")
+    fields: dict[str, Any] = {
+        "job": base58(terms.job),
+        "status": settlement.verdict.name,
+        "reason": outcome.reason,
+        "worker": base58(outcome.worker) if outcome.worker != bytes(32) else "",
+        "price_micro_cyx": settlement.price,
+        "verified_by": [base58(node) for node in quorum],
+        "result": {},
+        "metrics": {},
+    }
+    if evidence.certificate:
+        certificate = open_as(evidence.certificate, terms.genesis, AwardCertificate).message
+        award = check_certificate(terms, certificate)
+        if settlement.verdict is Verdict.OK and (award.winner, award.price) != (outcome.worker, outcome.price):
+            raise RemoteError("evidence.certificate: the settlement pays another worker or price than the award")
+    elif settlement.verdict is Verdict.OK:
+        raise RemoteError("evidence.certificate: missing")
+    if settlement.verdict is Verdict.OK:
+        fields |= _result_fields(terms, evidence, outcome)
+    return fields
+
+
+def _result_fields(terms: JobTerms, evidence: Evidence, outcome: Outcome) -> dict[str, Any]:
+    signed = open_as(evidence.claim, terms.genesis, ResultClaim)
+    claim = signed.message
+    if signed.sender != outcome.worker or result_hash(claim) != outcome.result_hash or claim.job != terms.job:
+        raise RemoteError("evidence.claim: not the result that the quorum signed")
+    if merkle_root(leaf_chain(list(claim.states), list(claim.traces))) != claim.merkle_root:
+        raise RemoteError("evidence.claim: the Merkle root does not follow from the leaves")
+    return {
+        "result": {
+            "uri": claim.model_weights_uri,
+            "sha256": claim.model_weights_hash.hex(),
+            "bytes": claim.model_weights_bytes,
+            "result_hash": outcome.result_hash.hex(),
+            "merkle_root": claim.merkle_root.hex(),
+        },
+        "metrics": {
+            "final_loss_micro": claim.final_loss_micro,
+            "final_accuracy_micro": claim.final_accuracy_micro,
+            "best_epoch": claim.best_epoch,
+            "total_compute_time_ms": claim.total_compute_time_ms,
+        },
+    }
+
+
+def load_receipt(data: bytes) -> dict[str, Any]:
+    """Parse a receipt file; LocalError when it is not one."""
+    if len(data) > RECEIPT_MAX_BYTES:
+        raise LocalError(f"{len(data)} bytes, a receipt has at most {RECEIPT_MAX_BYTES}", field="receipt")
+    try:
+        receipt = json.loads(data)
+    except (ValueError, RecursionError):
+        raise LocalError("is not JSON", field="receipt", fix="fetch the file again") from None
+    missing = [n for n in (*FIELDS, "digests", "signature") if not isinstance(receipt, dict) or n not in receipt]
+    if missing:
+        raise LocalError("is missing", field=f"receipt.{missing[0]}", fix="fetch the file again")
+    unknown = sorted(set(receipt) - {*FIELDS, "digests", "signature"})
+    if unknown or receipt["version"] != VERSION:
+        raise LocalError("is unknown", field=f"receipt.{unknown[0] if unknown else 'version'}", fix="update cyxnode")
+    return dict(receipt)
+
+
+def verify_receipt(receipt: dict[str, Any]) -> list[str]:
+    """Check every hash and signature with no network; returns what was checked, one line each.
+
+    Raises LocalError whose `field` names the first field that does not hold.
+    """
+    try:
+        return _verify(receipt)
+    except LocalError:
+        raise
+    except CyxError as error:
+        name, _, message = str(error).partition(": ")
+        raise LocalError(message or name, field=f"receipt.{name}" if message else "receipt.evidence") from None
+    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+        raise LocalError(f"is malformed ({error})", field="receipt") from None
+
+
+def _verify(receipt: dict[str, Any]) -> list[str]:
+    _check_digests(receipt)
+    terms, evidence = _open_evidence(receipt)
+    expected = derived(terms, evidence)
+    for name, value in expected.items():
+        if receipt[name] != value:
+            raise LocalError("does not follow from the evidence", field=f"receipt.{name}")
+    paid, announce = receipt["paid"], terms.announce
+    outcome = open_as(evidence.outcome, terms.genesis, Outcome).message
+    split = fee_split(outcome.price, outcome.units, announce.segments, paid["fee_bps"], paid["verifier_share_bps"])
+    for name, value in split.items():
+        if paid[name] != value:
+            raise LocalError(f"is {paid[name]}, the settlement gives {value}", field=f"receipt.paid.{name}")
+    lines = [
+        f"requester's signature and {len(FIELDS)} field digests",
+        f"job id follows from requester, nonce and spec hash: {receipt['job']}",
+        f"settlement {receipt['status']} signed by {len(receipt['verified_by'])} of {announce.k} members",
+    ]
+    if evidence.certificate:
+        lines.append("award recomputed from signed bids and tallies: same winner, same price")
+    if receipt["result"]:
+        lines.append("result: worker's signature, result hash, Merkle root of the leaves, weights hash")
+    lines.append("fee split: worker, treasury and verifiers add up")
+    return lines
+
+
+def _check_digests(receipt: dict[str, Any]) -> None:
+    actual = _digests(receipt)
+    for name in FIELDS:
+        if receipt["digests"].get(name) != actual[name]:
+            raise LocalError("was changed after the receipt was signed", field=f"receipt.{name}")
+    if set(receipt["digests"]) != set(FIELDS):
+        raise LocalError("names other fields", field="receipt.digests")
+    requester = parse_id(receipt["requester"], field="receipt.requester")
+    signature = bytes.fromhex(receipt["signature"])
+    if receipt["signature"] != signature.hex():
+        raise LocalError("is not in lower case hexadecimal", field="receipt.signature")
+    if not verify(requester, SIGNED_DOMAIN + canonical(receipt["digests"]), signature):
+        raise LocalError("does not hold over the digests", field="receipt.signature")
+
+
+def _open_evidence(receipt: dict[str, Any]) -> tuple[JobTerms, Evidence]:
+    raw = {name: base64.b64decode(text, validate=True) for name, text in receipt["evidence"].items()}
+    evidence = Evidence(raw["announce"], raw["certificate"], raw["claim"], raw["outcome"])
+    genesis = parse_id(receipt["network"]["genesis"], field="receipt.network.genesis")
+    try:
+        signed = open_as(evidence.announce, genesis, JobAnnounce)
+    except RemoteError as error:
+        raise LocalError(str(error), field="receipt.evidence.announce") from None
+    announce = signed.message
+    requester = parse_id(receipt["requester"], field="receipt.requester")
+    if signed.sender != requester:
+        raise LocalError("did not sign the announce", field="receipt.requester")
+    if announce.job != job_id(NodeId(requester), announce.nonce, announce.spec_hash):
+        raise LocalError("does not follow from requester, nonce and spec hash", field="receipt.job")
+    if base58(announce.program) != receipt["network"]["program"]:
+        raise LocalError("is not the announced program", field="receipt.network.program")
+    committee = tuple(NodeId(parse_id(text, field="receipt.committee")) for text in receipt["committee"])
+    if len(set(committee)) != announce.k or announce.k not in QUORUMS:
+        raise LocalError(f"has not {announce.k} members", field="receipt.committee")
+    return JobTerms(genesis, announce, int(receipt["open_slot"]), committee), evidence

@@ -1,0 +1,156 @@
+"""A node: its ports, its services, and the order in which they start (DESIGN 13).
+
+The same code runs over libp2p and in the simulator; only the ports differ. A provider registers on chain before it
+speaks, so that whoever hears of it can rely on its stake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+import trio
+
+from .. import __version__
+from ..protocol.chain import NodeAccount, Register
+from ..protocol.errors import LocalError
+from ..protocol.identity import KeyPair
+from ..protocol.messages import Capability
+from ..protocol.ports import Blobs, Chain, Clock, Journal, Randomness, Runner, Transport
+from ..protocol.units import MicroCyx, base58, format_cyx
+from .context import NodeContext, NodeSettings
+from .data_service import DataService
+from .market_service import MarketService
+from .presence_service import Load, PresenceService
+from .registry import Registry
+from .requester_service import News, RequesterService
+from .wire import Wire
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The world as one node sees it."""
+
+    key: KeyPair
+    transport: Transport
+    chain: Chain
+    blobs: Blobs
+    journal: Journal
+    clock: Clock
+    randomness: Randomness
+
+
+@dataclass(slots=True)
+class Node:
+    """A running provider and verifier."""
+
+    context: NodeContext
+    presence: PresenceService
+    market: MarketService
+
+
+async def ensure_registered(ports: Ports, runner: Runner, settings: NodeSettings) -> NodeAccount:
+    """The node's chain account, registered with its stake in the runner's class if it is not yet."""
+    account = await ports.chain.node(ports.key.node_id)
+    if account is not None and account.execution_class == runner.execution_class and not account.unbonding_at_s:
+        return account
+    config = await ports.chain.config()
+    stake = max(settings.stake, config.minimum_stake) if account is None else 0
+    balance = await ports.chain.balance(ports.key.node_id)
+    if balance.micro_cyx < stake:
+        raise LocalError(
+            f"a stake of {format_cyx(stake)} CYX is more than the balance of {format_cyx(balance.micro_cyx)} CYX",
+            field="stake",
+            fix=f"send tokens to {base58(ports.key.node_id)} (on the local chain: cyxnode chain airdrop)",
+        )
+    await ports.chain.submit(Register(runner.execution_class, MicroCyx(stake), ports.key.node_id))
+    registered = await ports.chain.node(ports.key.node_id)
+    if registered is None:
+        raise LocalError("the registration was confirmed but cannot be read", field="chain", fix="check the RPC URL")
+    return registered
+
+
+@asynccontextmanager
+async def open_node(ports: Ports, runner: Runner, settings: NodeSettings) -> AsyncIterator[Node]:
+    """Run a provider and verifier while the context is open; entered once it is ready to hear of jobs."""
+    account = await ensure_registered(ports, runner, settings)
+    config = await ports.chain.config()
+    wire = Wire(ports.transport, ports.key, config.genesis, ports.clock)
+    async with trio.open_nursery() as nursery:
+        context = NodeContext(
+            wire=wire,
+            chain=ports.chain,
+            registry=Registry(ports.chain, ports.clock),
+            runner=runner,
+            blobs=ports.blobs,
+            journal=ports.journal,
+            randomness=ports.randomness,
+            settings=settings,
+            nursery=nursery,
+        )
+        presence = PresenceService(
+            wire=wire,
+            randomness=ports.randomness,
+            bootstrap=settings.bootstrap,
+            offer=lambda sequence, now_ms: capability_of(context, sequence, now_ms),
+            load=lambda: Load("idle", 0, 0, 0),
+        )
+        data = DataService(wire, ports.blobs)
+        market = MarketService(context, presence, data)
+        presence.load, presence.on_death = market.load, market.node_died
+        data.may_read_states = market.may_read_states
+        data.start()
+        await nursery.start(market.run)
+        await nursery.start(presence.run)
+        log.info("node ready", node=base58(wire.me), stake=account.stake, addresses=wire.transport.addresses())
+        yield Node(context, presence, market)
+        nursery.cancel_scope.cancel()
+
+
+def capability_of(context: NodeContext, sequence: int, now_ms: int) -> Capability:
+    """Our capability record, from the runner's own description."""
+    offer, about = context.offer(), context.runner.description
+    device: Literal["cpu", "cuda"] = offer.device
+    return Capability(
+        sequence=sequence,
+        sent_at_ms=now_ms,
+        execution_class=context.runner.execution_class,
+        device=device,
+        memory_mb=offer.memory_mb,
+        sandbox=about.get("sandbox", "none")[:64],
+        rate_micro_per_s=offer.rate_micro_per_s,
+        region=offer.region,
+        datasets=(),
+        version=__version__,
+        verifier=context.settings.verifier,
+        addresses=context.wire.transport.addresses(),
+        hardware={name[:64]: value[:512] for name, value in sorted(about.items())[:32]},
+    )
+
+
+@asynccontextmanager
+async def open_requester(
+    ports: Ports, bootstrap: tuple[str, ...], observe: Callable[[News], None]
+) -> AsyncIterator[RequesterService]:
+    """Join the network as a requester, which offers nothing and is no member of anything."""
+    config = await ports.chain.config()
+    wire = Wire(ports.transport, ports.key, config.genesis, ports.clock)
+    async with trio.open_nursery() as nursery:
+        presence = PresenceService(
+            wire=wire,
+            randomness=ports.randomness,
+            bootstrap=bootstrap,
+            offer=None,
+            load=lambda: Load("idle", 0, 0, 0),
+        )
+        await nursery.start(presence.run)
+        registry = Registry(ports.chain, ports.clock)
+        yield RequesterService(
+            wire, ports.chain, registry, presence, ports.blobs, ports.journal, ports.randomness, observe
+        )
+        nursery.cancel_scope.cancel()
