@@ -118,7 +118,8 @@ class WorkerPipe:
 
     async def _reap(self) -> None:
         with trio.move_on_after(WORKER_EXIT_MAX_S):
-            while self._process.poll() is None:
+            # there is no event for a child's end in trio's public interface
+            while self._process.poll() is None:  # noqa: ASYNC110
                 await trio.sleep(0.002)
 
     async def close(self) -> None:
