@@ -24,7 +24,7 @@ from ..protocol.errors import ChainRejected, ChainUnreachable, LocalError, Remot
 from ..protocol.identity import KeyPair
 from ..protocol.limits import SLOT_HASHES_MAX
 from ..protocol.units import JobId, MicroCyx, NodeId, base58
-from .escrow_instructions import encode
+from .escrow_instructions import ROOM_FOR_ACCOUNTS_SIGNATURES, create_associated, encode
 from .escrow_layout import (
     ED25519_PRECOMPILE,
     ERRORS,
@@ -125,12 +125,23 @@ class ChainClient:
         if isinstance(instruction, Settle) and instruction.verdict is Verdict.OK:
             worker = await self.node(instruction.worker)
             payout = Pubkey.from_bytes(worker.payout) if worker else None
+            if payout is not None and job is not None and job.m > ROOM_FOR_ACCOUNTS_SIGNATURES:
+                await self._create_missing_accounts(config, payout)
         signer = self._keypair.pubkey()
         wished = encode(instruction, signer=signer, program=self._program, config=config, job=job, payout=payout)
         try:
             return await send_and_confirm(self._rpc, wished, [self._keypair])
         except TransactionFault as fault:
             raise self._explained(fault, wished) from fault
+
+    async def _create_missing_accounts(self, config: ChainConfig, payout: Pubkey) -> None:
+        """A settlement with many signatures has no room to create its destinations: they are created beforehand."""
+        mint, owners = Pubkey.from_bytes(config.mint), (payout, Pubkey.from_bytes(config.treasury))
+        found = await self._rpc.get_accounts([bytes(associated_token_address(owner, mint)) for owner in owners])
+        payer = self._keypair.pubkey()
+        missing = [create_associated(payer, o, mint) for o, there in zip(owners, found, strict=True) if there is None]
+        if missing:
+            await send_and_confirm(self._rpc, missing, [self._keypair])
 
     def _owned(self, account: AccountData) -> bytes:
         if account.owner != self.program:

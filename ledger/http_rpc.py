@@ -21,8 +21,9 @@ from solana.rpc.core import RPCException, RPCNoResultException
 from solana.rpc.jsonrpc import JsonRpcRequest, SolanaJsonRpcError
 from solana.rpc.models import MemcmpOpts, TxOpts
 from solders.account import Account
+from solders.errors import SerdeJSONError
 from solders.pubkey import Pubkey
-from solders.rpc.errors import SendTransactionPreflightFailureMessage
+from solders.rpc.errors import InternalErrorMessage, NodeUnhealthyMessage, SendTransactionPreflightFailureMessage
 from solders.signature import Signature
 
 from ..protocol.chain import ChainTime
@@ -140,8 +141,10 @@ class HttpRpc:
         except SolanaRpcException as error:
             raise ChainUnreachable(f"{self._url} did not answer: {_cause(error)}") from error
         except (RPCException, SolanaJsonRpcError) as error:
+            if error.args and isinstance(error.args[0], NodeUnhealthyMessage | InternalErrorMessage):
+                raise ChainUnreachable(f"{self._url} is not well: {error.args[0].message}") from error
             raise _rejection(error) from error
-        except (RPCNoResultException, ValueError) as error:
+        except (RPCNoResultException, SerdeJSONError, ValueError) as error:
             raise ChainUnreachable(f"{self._url} answered something else than Solana's JSON-RPC") from error
 
 

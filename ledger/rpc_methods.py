@@ -159,7 +159,8 @@ class RpcMethods:
 
     def _signatures_for_address(self, params: Params) -> list[Json]:
         options = params.options(1)
-        limit, before, until = options.get("limit", SIGNATURES_PAGE_MAX), options.get("before"), options.get("until")
+        before, until = options.get("before"), options.get("until")
+        limit = SIGNATURES_PAGE_MAX if options.get("limit") is None else options["limit"]
         if not isinstance(limit, int) or not 1 <= limit <= SIGNATURES_PAGE_MAX:
             raise RpcFault(INVALID_PARAMS, f"Invalid limit; max {SIGNATURES_PAGE_MAX}")
         records = self._cluster.transactions_of(params.address(0))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from solders.account import Account
-from solders.message import MessageV0
+from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
@@ -36,6 +36,8 @@ def parse_transaction(raw: bytes) -> VersionedTransaction:
         transaction.sanitize()
     except Exception as error:  # solders raises ValueError, its own SanitizeError and pyo3 panics alike
         raise TransactionRefused(f"not a transaction: {error}", "") from error
+    if not isinstance(transaction.message, Message | MessageV0):
+        raise TransactionRefused("not a transaction: neither legacy nor version 0", "")
     if bytes(transaction) != raw or not transaction.signatures:
         raise TransactionRefused("not a transaction: trailing bytes or no signature", "")
     return transaction

@@ -1,0 +1,223 @@
+"""One job's money, through ChainClient, in process and over HTTP: the same test runs against both adapters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import pytest
+import trio
+
+from cyxnode.ledger.addresses import LOCAL_PROGRAM_ID
+from cyxnode.ledger.chain_client import ChainClient
+from cyxnode.ledger.cluster import LocalCluster
+from cyxnode.ledger.direct_rpc import DirectRpc
+from cyxnode.ledger.faucet import request_airdrop, request_tokens, transfer_lamports, transfer_tokens
+from cyxnode.ledger.genesis import GRACE_S, MINIMUM_STAKE_MICRO_CYX, ensure_genesis
+from cyxnode.ledger.http_rpc import open_http_rpc
+from cyxnode.ledger.rpc import FaucetRpc
+from cyxnode.ledger.rpc_methods import RpcMethods
+from cyxnode.ledger.rpc_server import open_rpc_listeners, serve_rpc
+from cyxnode.protocol.chain import (
+    CloseJob,
+    JobAccount,
+    JobState,
+    OpenJob,
+    RefundExpired,
+    Register,
+    Seat,
+    Settle,
+    Verdict,
+)
+from cyxnode.protocol.committee import draw
+from cyxnode.protocol.errors import ChainRejected, LocalError
+from cyxnode.protocol.hashing import QuorumKind, job_id, quorum_context, quorum_message, settle_digest
+from cyxnode.protocol.identity import KeyPair
+from cyxnode.protocol.limits import MICRO
+from cyxnode.protocol.ports import Chain
+from cyxnode.protocol.units import JobId, MicroCyx, NodeId
+from ledger_world import SOL, START_S, make_cluster
+
+CLASS = sha256(b"class").digest()
+BUDGET = MicroCyx(20 * MICRO)
+
+
+def key(name: str) -> KeyPair:
+    return KeyPair(sha256(name.encode()).digest())
+
+
+@asynccontextmanager
+async def served(cluster: LocalCluster) -> AsyncIterator[str]:
+    """The URL of an RPC server on `cluster`, whose slots the test ticks."""
+    listeners, port = await open_rpc_listeners("127.0.0.1", 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_rpc, RpcMethods(cluster).call, listeners)
+        yield f"http://127.0.0.1:{port}"
+        nursery.cancel_scope.cancel()
+
+
+@dataclass(slots=True)
+class Market:
+    """A founded chain, a way to reach it, and the clients of five nodes and one requester."""
+
+    cluster: LocalCluster
+    rpc: FaucetRpc
+
+    def client(self, name: str) -> ChainClient:
+        return ChainClient(self.rpc, key(name), LOCAL_PROGRAM_ID)
+
+    async def fund(self, name: str, micro_cyx: int) -> None:
+        await request_airdrop(self.rpc, key(name).node_id, 10 * SOL)
+        await request_tokens(self.rpc, key(name).node_id, micro_cyx)
+
+    async def seated_job(self, k: int = 3, nodes: int = 5) -> tuple[ChainClient, JobAccount, dict[NodeId, KeyPair]]:
+        """Registered nodes, an opened and seated job; (requester's client, job, nodes by id)."""
+        keys = {key(f"node {number}").node_id: key(f"node {number}") for number in range(nodes)}
+        for number, node in enumerate(keys):
+            await self.fund(f"node {number}", MINIMUM_STAKE_MICRO_CYX)
+            client = self.client(f"node {number}")
+            await client.submit(Register(CLASS, MicroCyx(MINIMUM_STAKE_MICRO_CYX), node))
+        self.cluster.advance(START_S + 1)
+        await self.fund("requester", BUDGET)
+        requester = self.client("requester")
+        wish = open_wish(k)
+        await requester.submit(wish)
+        name = job_id(requester.signer, wish.nonce, wish.spec_hash)
+        opened = await requester.job(name)
+        assert opened is not None
+        assert await requester.slot_hash(opened.open_slot) is None, "nobody knows it within the slot"
+        self.cluster.advance(START_S + 2)
+        slot_hash = await requester.slot_hash(opened.open_slot)
+        assert slot_hash is not None
+        registered = [node.node for node in await requester.nodes()]
+        await requester.submit(Seat(name, draw(slot_hash, name, registered, k)))
+        job = await requester.job(name)
+        assert job is not None
+        return requester, job, keys
+
+
+@pytest.fixture(params=["direct", "http"])
+async def market(request: pytest.FixtureRequest) -> AsyncIterator[Market]:
+    cluster = make_cluster()
+    await ensure_genesis(cluster)
+    if request.param == "direct":
+        yield Market(cluster, DirectRpc(cluster))
+        return
+    async with served(cluster) as url, open_http_rpc(url) as rpc:
+        yield Market(cluster, rpc)
+
+
+def open_wish(k: int) -> OpenJob:
+    return OpenJob(
+        nonce=sha256(b"nonce").digest(), spec_hash=sha256(b"spec").digest(), execution_class=CLASS, budget=BUDGET,
+        k=k, units_total=10, work_deadline_s=START_S + 100, refund_at_s=START_S + 100 + 2 * GRACE_S,
+    )  # fmt: skip
+
+
+async def settlement(client: Chain, job: JobAccount, keys: dict[NodeId, KeyPair], price: int) -> Settle:
+    """OK by the whole committee, for a worker that is not on it."""
+    worker = next(node for node in keys if node not in job.committee)
+    result, mask = sha256(b"result").digest(), (1 << job.k) - 1
+    config = await client.config()
+    context = quorum_context(config.genesis, client.program, job.job, job.open_slot)
+    digest = settle_digest(Verdict.OK, worker, price, job.units_total, result, mask)
+    message = quorum_message(QuorumKind.SETTLE, 0, 0, context, digest)
+    signatures = tuple((member, keys[member].sign(message)) for member in job.committee)
+    return Settle(
+        job=job.job, verdict=Verdict.OK, worker=worker, price=MicroCyx(price), units=job.units_total,
+        result_hash=result, fee_mask=mask, sequence=0, round=0, signatures=signatures,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("k", "nodes"), [(3, 5), (7, 8)])
+async def test_register_open_seat_settle_close(market: Market, k: int, nodes: int) -> None:
+    requester, job, keys = await market.seated_job(k, nodes)
+    assert (job.state, len(job.committee)) == (JobState.SEATED, k)
+    wish = await settlement(requester, job, keys, 10 * MICRO)
+    await requester.submit(wish)
+    settled = await requester.job(job.job)
+    assert settled is not None
+    assert (settled.state, settled.worker, settled.paid) == (JobState.SETTLED, wish.worker, 10 * MICRO)
+    await requester.submit(CloseJob(job.job))
+    assert await requester.job(job.job) is None
+    config = await requester.config()
+    worker, treasury, back = [
+        (await requester.balance(owner)).micro_cyx for owner in (wish.worker, config.treasury, requester.signer)
+    ]
+    earned = sum(node.earned for node in await requester.nodes())
+    assert worker == 9 * MICRO
+    assert worker + treasury + back + earned == BUDGET
+    assert earned == pytest.approx(MICRO * config.verifier_share_bps // 10_000, abs=k)
+
+
+async def test_a_settlement_is_not_paid_twice_and_forgeries_are_named(market: Market) -> None:
+    requester, job, keys = await market.seated_job()
+    wish = await settlement(requester, job, keys, 10 * MICRO)
+    member, signature = wish.signatures[0]
+    forged = replace(wish, signatures=((member, bytes([signature[0] ^ 1]) + signature[1:]), *wish.signatures[1:]))
+    with pytest.raises(ChainRejected, match="committee signature does not verify"):
+        await requester.submit(forged)
+    with pytest.raises(ChainRejected) as lonely:
+        await requester.submit(replace(wish, signatures=wish.signatures[:1]))
+    assert lonely.value.code is not None
+    assert "fix:" in str(lonely.value)
+    await requester.submit(wish)
+    market.cluster.advance(START_S + 3)
+    with pytest.raises(ChainRejected) as replayed:
+        await requester.submit(wish)
+    assert replayed.value.code is not None
+    await requester.submit(CloseJob(job.job))
+    with pytest.raises(ChainRejected, match="is not on the chain"):
+        await requester.submit(CloseJob(job.job))
+
+
+async def test_an_unsettled_job_is_refunded_after_its_time(market: Market) -> None:
+    requester, job, _ = await market.seated_job()
+    with pytest.raises(ChainRejected) as early:
+        await requester.submit(RefundExpired(job.job))
+    assert early.value.code is not None
+    market.cluster.advance(job.refund_at_s)
+    await requester.submit(RefundExpired(job.job))
+    assert (await requester.balance(requester.signer)).micro_cyx == BUDGET
+
+
+async def test_an_empty_wallet_is_refused_by_name(market: Market) -> None:
+    with pytest.raises(ChainRejected, match=r"no record of a prior credit|Insufficient funds"):
+        await market.client("pauper").submit(open_wish(3))
+    await request_airdrop(market.rpc, key("pauper").node_id, SOL)
+    with pytest.raises(ChainRejected, match=r"token account|CYX") as caught:
+        await market.client("pauper").submit(open_wish(3))
+    assert caught.value.code is not None
+
+
+async def test_reading_what_is_not_there(market: Market) -> None:
+    client = market.client("reader")
+    assert await client.node(NodeId(bytes(32))) is None
+    assert await client.job(JobId(bytes([1] * 32))) is None
+    assert await client.nodes() == []
+    assert await client.balance(bytes([3] * 32)) == type(await client.balance(client.signer))(0, MicroCyx(0))
+    time = await client.time()
+    assert (time.slot, time.unix_s) == (market.cluster.slot, START_S)
+    assert await client.slot_hash(time.slot) is None
+    assert await market.rpc.genesis_hash() == market.cluster.genesis_hash == (await client.config()).genesis
+
+
+async def test_a_program_that_is_not_there_is_a_local_error(market: Market) -> None:
+    with pytest.raises(LocalError, match="no initialised escrow program"):
+        await ChainClient(market.rpc, key("a"), bytes([8] * 32)).config()
+
+
+async def test_transfers_and_faucet_bounds(market: Market) -> None:
+    await market.fund("payer", 10 * MICRO)
+    payer, mint = key("payer"), (await market.client("payer").config()).mint
+    for reference in ("first", "second"):
+        await transfer_tokens(market.rpc, payer, mint, bytes([3] * 32), MICRO, reference=reference)
+        await transfer_lamports(market.rpc, payer, bytes([3] * 32), SOL, reference=reference)
+    balance = await market.client("payer").balance(bytes([3] * 32))
+    assert (balance.lamports, balance.micro_cyx) == (2 * SOL, 2 * MICRO)
+    with pytest.raises(ChainRejected, match="micro-CYX"):
+        await request_tokens(market.rpc, payer.node_id, 2**60)
+    with pytest.raises(ChainRejected, match="lamports"):
+        await request_airdrop(market.rpc, payer.node_id, 2**60)
