@@ -8,7 +8,6 @@ signature over a digest per field, so that one flipped bit is found and the fiel
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,7 +19,7 @@ from .envelope import open_as
 from .errors import CyxError, LocalError, RemoteError
 from .hashing import job_id, leaf_chain, merkle_root
 from .identity import KeyPair, verify
-from .limits import QUORUMS
+from .limits import FEE_BPS_MAX, QUORUMS
 from .messages import AwardCertificate, JobAnnounce, Outcome, ResultClaim
 from .settlement import result_hash, settlement_of, signers
 from .units import NodeId, base58, parse_id
@@ -115,6 +114,9 @@ def _result_fields(terms: JobTerms, evidence: Evidence, outcome: Outcome) -> dic
     claim = signed.message
     if signed.sender != outcome.worker or result_hash(claim) != outcome.result_hash or claim.job != terms.job:
         raise RemoteError("evidence.claim: not the result that the quorum signed")
+    segments = terms.announce.segments
+    if (len(claim.states), len(claim.traces)) != (segments + 1, segments):
+        raise RemoteError(f"evidence.claim: not one state and trace for each of {segments} segments")
     if merkle_root(leaf_chain(list(claim.states), list(claim.traces))) != claim.merkle_root:
         raise RemoteError("evidence.claim: the Merkle root does not follow from the leaves")
     return {
@@ -163,7 +165,7 @@ def verify_receipt(receipt: dict[str, Any]) -> list[str]:
     except CyxError as error:
         name, _, message = str(error).partition(": ")
         raise LocalError(message or name, field=f"receipt.{name}" if message else "receipt.evidence") from None
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise LocalError(f"is malformed ({error})", field="receipt") from None
 
 
@@ -176,7 +178,9 @@ def _verify(receipt: dict[str, Any]) -> list[str]:
             raise LocalError("does not follow from the evidence", field=f"receipt.{name}")
     paid, announce = receipt["paid"], terms.announce
     outcome = open_as(evidence.outcome, terms.genesis, Outcome).message
-    split = fee_split(outcome.price, outcome.units, announce.segments, paid["fee_bps"], paid["verifier_share_bps"])
+    fee_bps = _integer(paid["fee_bps"], "receipt.paid.fee_bps", FEE_BPS_MAX)
+    share_bps = _integer(paid["verifier_share_bps"], "receipt.paid.verifier_share_bps", 10_000)
+    split = fee_split(outcome.price, outcome.units, announce.segments, fee_bps, share_bps)
     for name, value in split.items():
         if paid[name] != value:
             raise LocalError(f"is {paid[name]}, the settlement gives {value}", field=f"receipt.paid.{name}")
@@ -191,6 +195,12 @@ def _verify(receipt: dict[str, Any]) -> list[str]:
         lines.append("result: worker's signature, result hash, Merkle root of the leaves, weights hash")
     lines.append("fee split: worker, treasury and verifiers add up")
     return lines
+
+
+def _integer(value: object, field: str, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise LocalError(f"is not an integer from 0 to {most}", field=field)
+    return value
 
 
 def _check_digests(receipt: dict[str, Any]) -> None:
@@ -227,4 +237,5 @@ def _open_evidence(receipt: dict[str, Any]) -> tuple[JobTerms, Evidence]:
     committee = tuple(NodeId(parse_id(text, field="receipt.committee")) for text in receipt["committee"])
     if len(set(committee)) != announce.k or announce.k not in QUORUMS:
         raise LocalError(f"has not {announce.k} members", field="receipt.committee")
-    return JobTerms(genesis, announce, int(receipt["open_slot"]), committee), evidence
+    open_slot = _integer(receipt["open_slot"], "receipt.open_slot", 2**63 - 1)
+    return JobTerms(genesis, announce, open_slot, committee), evidence
