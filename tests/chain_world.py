@@ -12,14 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 
-from cyxnode.ledger import escrow_instructions as build
-from cyxnode.ledger import escrow_layout as layout
-from cyxnode.protocol import chain
-from cyxnode.protocol.chain import ChainConfig, JobAccount, NodeAccount, Verdict
-from cyxnode.protocol.committee import draw
-from cyxnode.protocol.hashing import QuorumKind, job_id, quorum_context, quorum_message, settle_digest
-from cyxnode.protocol.limits import MICRO
-from cyxnode.protocol.units import JobId, MicroCyx, NodeId
 from solders.account import Account
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
@@ -31,6 +23,15 @@ from solders.system_program import CreateAccountParams, create_account
 from solders.transaction import Transaction
 from solders.transaction_metadata import FailedTransactionMetadata, TransactionMetadata
 from solders.transaction_status import InstructionErrorCustom, TransactionErrorInstructionError
+
+from cyxnode.ledger import escrow_instructions as build
+from cyxnode.ledger import escrow_layout as layout
+from cyxnode.protocol import chain
+from cyxnode.protocol.chain import ChainConfig, JobAccount, NodeAccount, Verdict
+from cyxnode.protocol.committee import draw
+from cyxnode.protocol.hashing import QuorumKind, job_id, quorum_context, quorum_message, settle_digest
+from cyxnode.protocol.limits import MICRO
+from cyxnode.protocol.units import JobId, MicroCyx, NodeId
 
 GENESIS = sha256(b"genesis").digest()
 CLASS = sha256(b"class").digest()
@@ -250,6 +251,10 @@ class World:
         wish = wish or self.open_job_wish()
         self.pay(self.requester.pubkey(), wish.budget)
         self.submit(wish, self.requester)
+        return self.job_of(wish)
+
+    def job_of(self, wish: chain.OpenJob) -> JobAccount:
+        """The account that the requester's wish made."""
         job = self.job(job_id(node_id(self.requester), wish.nonce, wish.spec_hash))
         assert job is not None
         return job

@@ -19,10 +19,11 @@ FOLDER = Path(__file__).parent
 PROGRAM, CHECKSUM = FOLDER / "escrow.so", FOLDER / "escrow.so.sha256"
 COMPILER = "0.17.1"
 COMPILE_TIMEOUT_S = 300
-FLAGS = (
-    "-target bpfel-freestanding-none -mcpu=v2 -O2 -std=c11 -ffreestanding -fno-builtin -fno-strict-aliasing "
-    "-fno-jump-tables -fno-sanitize=all -Wall -Wextra -Werror -Wno-unused-function"
-).split()
+FLAGS = [
+    *("-target", "bpfel-freestanding-none", "-mcpu=v2", "-O2", "-std=c11", "-ffreestanding", "-fno-builtin"),
+    *("-fno-strict-aliasing", "-fno-jump-tables", "-fno-sanitize=all"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unused-function"),
+]
 """-mcpu=v2: sBPF sign-extends 32-bit results, which BPF v3 would not expect. No builtins: there is no memcpy."""
 
 

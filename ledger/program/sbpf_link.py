@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 from elftools.elf.elffile import ELFFile
@@ -20,15 +21,17 @@ CODE_ADDRESS = 1 << 32
 ELF_HEADER_BYTES, SEGMENT_HEADER_BYTES = 64, 56
 MACHINE_BPF, SBPF_VERSION = 247, 3
 WRITE, ALLOC, EXECUTE = 1, 2, 4
-RELOC_LDDW, RELOC_POINTER, RELOC_CALL = 1, 2, 10
 OP_LDDW, OP_CALL, OP_CALL_REGISTER, OP_EXIT = 0x18, 0x85, 0x8D, 0x95
 FRAME_REGISTER = 10
 
 SYSCALLS = frozenset(
-    """abort sol_panic_ sol_log_ sol_log_64_ sol_log_compute_units_ sol_log_pubkey sol_log_data sol_sha256
-    sol_keccak256 sol_create_program_address sol_try_find_program_address sol_get_clock_sysvar sol_get_rent_sysvar
-    sol_get_sysvar sol_memcpy_ sol_memmove_ sol_memcmp_ sol_memset_ sol_invoke_signed_c sol_set_return_data
-    sol_get_return_data sol_get_stack_height sol_remaining_compute_units""".split()
+    {
+        *("abort", "sol_panic_", "sol_log_", "sol_log_64_", "sol_log_compute_units_", "sol_log_pubkey", "sol_log_data"),
+        *("sol_sha256", "sol_keccak256", "sol_create_program_address", "sol_try_find_program_address"),
+        *("sol_get_clock_sysvar", "sol_get_rent_sysvar", "sol_get_sysvar", "sol_invoke_signed_c"),
+        *("sol_memcpy_", "sol_memmove_", "sol_memcmp_", "sol_memset_", "sol_set_return_data", "sol_get_return_data"),
+        *("sol_get_stack_height", "sol_remaining_compute_units"),
+    }
 )
 
 _ALU64 = {op | source for op in range(0x07, 0xD0, 0x10) for source in (0, 8)} - {0x8F}
@@ -36,8 +39,16 @@ _JUMPS = {op | source for op in (*range(0x15, 0x80, 0x10), 0xA5, 0xB5, 0xC5, 0xD
 _MEMORY = {0x61, 0x69, 0x71, 0x79, 0x62, 0x6A, 0x72, 0x7A, 0x63, 0x6B, 0x73, 0x7B}
 _SWAPS = {0xD4, 0xDC}
 _LOADS = {0x61, 0x69, 0x71, 0x79, OP_LDDW}
-OPCODES = frozenset((_ALU64 | _JUMPS | _MEMORY | _SWAPS | {OP_LDDW, OP_CALL, OP_CALL_REGISTER, OP_EXIT}) - {0x8D, 0x85})
+OPCODES = frozenset((_ALU64 | _JUMPS | _MEMORY | _SWAPS | {OP_LDDW, OP_EXIT}) - {OP_CALL, OP_CALL_REGISTER})
 """What a program of ours may contain, calls aside. 32-bit arithmetic sign-extends on Solana and is left out."""
+
+
+class Relocation(IntEnum):
+    """Kinds that clang emits: an address in a wide load, one in read-only data, and the target of a call."""
+
+    WIDE_LOAD = 1
+    POINTER = 2
+    CALL = 10
 
 
 class LinkError(Exception):
@@ -104,15 +115,15 @@ def _relocate(elf: ELFFile, image: Image) -> None:
         for entry in section.iter_relocations():
             symbol, at = symbols.get_symbol(entry["r_info_sym"]), start + entry["r_offset"]
             match entry["r_info_type"]:
-                case 10 if is_code:
+                case Relocation.CALL if is_code:
                     _relocate_call(image, at, symbol)
-                case 1 if is_code:
+                case Relocation.WIDE_LOAD if is_code:
                     low, high = (struct.unpack_from("<I", image.code, at + 4 + half)[0] for half in (0, 8))
                     target = _target(image, symbol, low | high << 32)
                     struct.pack_into("<I", image.code, at + 4, target & 0xFFFFFFFF)
                     struct.pack_into("<I", image.code, at + 12, target >> 32)
                     image.code[at + 1] &= 0x0F
-                case 2 if not is_code:
+                case Relocation.POINTER if not is_code:
                     (addend,) = struct.unpack_from("<Q", image.data, at)
                     struct.pack_into("<Q", image.data, at, _target(image, symbol, addend))
                 case kind:
