@@ -175,6 +175,14 @@ class PresenceService:
             if isinstance(signed.message, Capability) and self._recent(signed.message):
                 self._hear(signed.sender, signed.message, raw)
 
+    async def reach(self, nodes: list[NodeId]) -> int:
+        """Connect to up to PEERS_WANTED of `nodes` at once; returns how many of them are connected."""
+        async with trio.open_nursery() as nursery:
+            for node in nodes[:PEERS_WANTED]:
+                if node not in self.wire.transport.connected():
+                    nursery.start_soon(self._try_exchange, node)
+        return len(self.wire.transport.connected().intersection(nodes))
+
     def _recent(self, record: Capability) -> bool:
         return abs(self.wire.clock.unix_ms() - record.sent_at_ms) <= 3 * CAPABILITY_INTERVAL_MS
 

@@ -69,6 +69,8 @@ from .wire import CLAIM, NOT_YET, PROGRESS, SPEC, START, Wire
 
 SEAT_POLL_S = 0.05
 OUTCOME_POLL_S = 2.0
+ANNOUNCE_AGAIN_S = 0.5
+ANNOUNCES_MAX = 20
 LAMPORTS_NEEDED = 20_000_000
 """Rent of the job's accounts and the fees of its transactions, with room to spare."""
 
@@ -158,6 +160,7 @@ class JobRun:
     stages: dict[str, int] = field(default_factory=dict)
     transactions: dict[str, str] = field(default_factory=dict)
     _spec: bytes = b""
+    _heard: bool = False
     _early: list[bytes] = field(default_factory=list)
     _settled: trio.Event = field(default_factory=trio.Event)
 
@@ -199,6 +202,7 @@ class JobRun:
             await self._open(execution_class)
             nursery.start_soon(self._follow, messages)
             await self._publish_announce(topic, execution_class)
+            nursery.start_soon(self._announce_again, topic)
             nursery.start_soon(self._guard, self._seat)
             nursery.start_soon(self._guard, self._watch_chain)
             await self._settled.wait()
@@ -210,6 +214,7 @@ class JobRun:
             await action()
         except CyxError as error:
             log.warning("effect failed", job=base58(self.job), effect=action.__name__, cause=str(error))
+            self.service.observe(Stage("trouble", self.service.wire.clock.unix_ms(), str(error)))
 
     def fitting(self) -> dict[bytes, dict[NodeId, Capability]]:
         """Live nodes that could run this job, by execution class."""
@@ -233,14 +238,12 @@ class JobRun:
         told = -1
         with trio.move_on_after(self.order.class_wait_ms / 1000):
             while True:
-                registered = await self.service.registry.nodes(fresh=True)
-                sizes = {
-                    name: {node: offer for node, offer in members.items() if node in registered}
-                    for name, members in self.fitting().items()
-                }
+                slot = (await self.service.chain.time()).slot
+                sizes = {name: await self._seatable(name, slot) for name in self.fitting()}
                 name = max(sizes, key=lambda one: (len(sizes[one]), one), default=None)
                 best = sizes[name] if name is not None else {}
                 if name is not None and len(best) >= needed:
+                    await presence.reach(sorted(best))
                     return name, ""
                 if told != len(best):
                     told = len(best)
@@ -252,6 +255,24 @@ class JobRun:
             f"no node fits: {len(best)} of {needed} needed nodes after {self.order.class_wait_ms / 1000:.0f} s; "
             f"{seen} nodes are live in all; nothing was funded"
         )
+
+    async def _seatable(self, execution_class: bytes, open_slot: int) -> dict[NodeId, Capability]:
+        """Fitting nodes of a class that may sit on the committee of a job that opens in `open_slot`."""
+        registry = self.service.registry
+        nodes, config = await registry.nodes(fresh=True), await registry.config()
+        return {
+            node: offer
+            for node, offer in self.fitting().get(execution_class, {}).items()
+            if offer.verifier
+            and node in nodes
+            and eligible(
+                nodes[node],
+                execution_class=execution_class,
+                open_slot=open_slot,
+                requester=self.service.wire.me,
+                minimum_stake=config.minimum_stake,
+            )
+        }
 
     async def _check_balance(self) -> None:
         balance = await self.service.chain.balance(self.service.wire.me)
@@ -333,6 +354,15 @@ class JobRun:
         self._event(JobEvent.ANNOUNCED, "gossiped")
         self._stage("announced", f"class {execution_class[:4].hex()}")
 
+    async def _announce_again(self, topic: str) -> None:
+        """Until somebody answers: gossip may be lost, and nodes know a job that they have heard of by its id."""
+        for _ in range(ANNOUNCES_MAX):
+            await trio.sleep(ANNOUNCE_AGAIN_S)
+            if self._heard or self.announce is None:
+                return
+            self._stage("announced again", "nobody has answered yet")
+            await self.service.wire.transport.publish(topic, self.announce.raw)
+
     async def _seat(self) -> None:
         """Draw and seat the committee as soon as the open slot's hash is known."""
         account = self.account
@@ -345,21 +375,7 @@ class JobRun:
                 raise LocalError("the committee was not seated in time", field="seat", fix="wait for the refund")
             if now.slot > account.open_slot:
                 slot_hash = await self.service.chain.slot_hash(account.open_slot)
-        config, nodes = await self.service.registry.config(), await self.service.registry.nodes()
-        alive = self.service.presence.alive(account.execution_class)
-        could = [
-            node
-            for node, record in nodes.items()
-            if node in alive
-            and alive[node].verifier
-            and eligible(
-                record,
-                execution_class=account.execution_class,
-                open_slot=account.open_slot,
-                requester=account.requester,
-                minimum_stake=config.minimum_stake,
-            )
-        ]
+        could = await self._seatable(account.execution_class, account.open_slot)
         committee = draw(slot_hash, self.job, could, account.k)
         if len(committee) < account.k:
             raise LocalError(f"only {len(committee)} nodes may sit, {account.k} are needed", field="committee")
@@ -413,6 +429,7 @@ class JobRun:
     async def _follow(self, messages: Any) -> None:
         signed: Signed[Message]
         async for signed in messages:
+            self._heard = self._heard or getattr(signed.message, "job", b"") == self.job
             match signed.message:
                 case AwardCertificate(job=job) if job == self.job:
                     self._on_certificate(signed.raw)

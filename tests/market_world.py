@@ -1,0 +1,165 @@
+"""A whole market in one process and in virtual time: the real nodes, the real program, no socket, no process."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import trio
+
+from cyxnode.executor.simulated import SimulatedRunner
+from cyxnode.ledger.addresses import LOCAL_PROGRAM_ID
+from cyxnode.ledger.chain_client import ChainClient
+from cyxnode.ledger.cluster import LocalCluster
+from cyxnode.ledger.direct_rpc import DirectRpc
+from cyxnode.ledger.faucet import request_airdrop, request_tokens
+from cyxnode.ledger.genesis import ensure_genesis
+from cyxnode.ledger.journal import MemoryJournal
+from cyxnode.p2p.blob_store import MemoryBlobs
+from cyxnode.p2p.memory import MemoryTransport
+from cyxnode.p2p.memory_network import MemoryNetwork
+from cyxnode.protocol.identity import KeyPair
+from cyxnode.protocol.limits import MICRO
+from cyxnode.protocol.ports import Runner
+from cyxnode.protocol.spec import TrainSpec, steps_per_segment
+from cyxnode.protocol.units import NodeId
+from cyxnode.scheduler.context import NodeSettings
+from cyxnode.scheduler.node import Node, Ports, open_node, open_requester
+from cyxnode.scheduler.requester_service import JobOrder, News, RequesterService
+
+START_S = 1_800_000_000
+
+
+class VirtualClock:
+    """Wall time that moves with trio's clock."""
+
+    def unix_ms(self) -> int:
+        return START_S * 1000 + self.monotonic_ms()
+
+    def monotonic_ms(self) -> int:
+        return round(trio.current_time() * 1000)
+
+
+@dataclass(slots=True)
+class SeededRandomness:
+    """Secrets of a simulated node."""
+
+    rng: random.Random
+
+    def bytes(self, count: int) -> bytes:
+        return self.rng.randbytes(count)
+
+
+@dataclass(slots=True)
+class World:
+    """A running market."""
+
+    seed: int
+    network: MemoryNetwork
+    cluster: LocalCluster
+    nursery: trio.Nursery
+    bootstrap: tuple[str, ...] = ()
+    scopes: dict[NodeId, trio.CancelScope] = field(default_factory=dict)
+
+    def key(self, name: str) -> KeyPair:
+        return KeyPair(sha256(f"{self.seed}/{name}".encode()).digest())
+
+    async def ports(self, name: str, *, micro_cyx: int) -> Ports:
+        """A funded identity with its own view of the world; its transport is not running yet."""
+        key, rpc = self.key(name), DirectRpc(self.cluster)
+        await request_airdrop(rpc, key.node_id, 10**9)
+        if micro_cyx:
+            await request_tokens(rpc, key.node_id, micro_cyx)
+        return Ports(
+            key=key,
+            transport=MemoryTransport(self.network, key.node_id),
+            chain=ChainClient(rpc, key, LOCAL_PROGRAM_ID),
+            blobs=MemoryBlobs(quota_bytes=2**30),
+            journal=MemoryJournal(),
+            clock=VirtualClock(),
+            randomness=SeededRandomness(random.Random(f"{self.seed}/{name}")),
+        )
+
+    async def add_node(self, name: str, runner: Runner | None = None, **settings: Any) -> Node:
+        """A staked provider and verifier, in a task of its own; `kill` ends it."""
+        ports = await self.ports(name, micro_cyx=200 * MICRO)
+        chosen = NodeSettings(bootstrap=self.bootstrap, **settings)
+        node: Node = await self.nursery.start(self._live, ports, runner or SimulatedRunner(), chosen)
+        return node
+
+    async def _live(self, ports: Ports, runner: Runner, settings: NodeSettings, task_status: Any) -> None:
+        with trio.CancelScope() as scope:
+            self.scopes[ports.key.node_id] = scope
+            async with ports.transport.run(), open_node(ports, runner, settings) as node:  # type: ignore[attr-defined]
+                task_status.started(node)
+                await trio.sleep_forever()
+
+    def kill(self, node: NodeId) -> None:
+        """End a node at once, as a power cut does."""
+        self.scopes[node].cancel()
+        self.network.kill(node)
+
+    async def add_requester(
+        self,
+        name: str = "requester",
+        *,
+        micro_cyx: int = 50 * MICRO,
+        observe: Callable[[News], None] = lambda news: None,
+    ) -> RequesterService:
+        """A funded requester, in a task of its own."""
+        ports = await self.ports(name, micro_cyx=micro_cyx)
+        service: RequesterService = await self.nursery.start(self._request, ports, observe)
+        return service
+
+    async def _request(self, ports: Ports, observe: Callable[[News], None], task_status: Any) -> None:
+        bootstrap = self.bootstrap
+        async with ports.transport.run(), open_requester(ports, bootstrap, observe) as service:  # type: ignore[attr-defined]
+            task_status.started(service)
+            await trio.sleep_forever()
+
+
+async def _tick(cluster: LocalCluster) -> None:
+    while True:
+        await trio.sleep(0.4)
+        cluster.advance(START_S + int(trio.current_time()))
+
+
+@asynccontextmanager
+async def open_world(seed: int = 1) -> AsyncIterator[World]:
+    """A chain, a network and a bootstrap node; add nodes as wished."""
+    cluster = LocalCluster(random.Random(seed).randbytes, now_unix_s=START_S)
+    await ensure_genesis(cluster)
+    network = MemoryNetwork(random.Random(seed))
+    async with network.run(), trio.open_nursery() as nursery:
+        nursery.start_soon(_tick, cluster)
+        world = World(seed, network, cluster, nursery)
+        bootstrap = await world.add_requester("bootstrap", micro_cyx=0)
+        world.bootstrap = bootstrap.wire.transport.addresses()
+        yield world
+        nursery.cancel_scope.cancel()
+
+
+def simple_order(service: RequesterService, *, steps: int = 64, budget: int = 5 * MICRO, **changes: Any) -> JobOrder:
+    """An order for the simulated runner, its data in the requester's store."""
+    train, validation = service.blobs.put(b"training data"), service.blobs.put(b"validation data")
+    spec = TrainSpec(
+        graph=b"{}",
+        train_cid=train,
+        validation_cid=validation,
+        loss="cross_entropy",
+        optimizer="adamw",
+        learning_rate_micro=1000,
+        weight_decay_micro=0,
+        momentum_micro=0,
+        batch_size=32,
+        epochs=1,
+        steps=steps,
+        steps_per_segment=steps_per_segment(steps, 16),
+        seed=7,
+        secret=bytes(32),
+    )
+    return JobOrder(**{"spec": spec, "budget": budget, "work_mflop": 5_000, "k": 3, "unsandboxed_ok": True, **changes})
