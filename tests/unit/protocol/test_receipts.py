@@ -233,6 +233,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
+@pytest.mark.slow
 @given(st.sampled_from([path for path in all_paths(unsigned()) if path]), json_values)
 def test_a_requester_that_signs_nonsense_is_told_so(path: tuple[Any, ...], value: object) -> None:
     receipt = signed(**replaced(unsigned(), path, value))
