@@ -40,7 +40,7 @@ def load_examples(
     except BadTensors as error:
         _refuse(field, str(error), "import the dataset again")
     if set(tensors) != {"x", "y"}:
-        found = ", ".join(sorted(name[:40] for name in tensors)[:4])
+        found = ", ".join(ascii(name[:40]) for name in sorted(tensors)[:4])
         _refuse(field, f"holds {found or 'nothing'}, not x and y", "import the dataset again")
     x, y = tensors["x"], tensors["y"]
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):

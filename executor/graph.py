@@ -147,9 +147,14 @@ def _check_keys(path: str, value: object, wanted: set[str]) -> None:
         _refuse(path, "is not an object", f"write an object with {', '.join(sorted(wanted))}")
     for key in value:
         if key not in wanted:
-            _refuse(f"{path}.{key[:40]}".lstrip("."), "is not known", f"one of {', '.join(sorted(wanted))}")
+            _refuse(f"{path}.{_printable(key)}".lstrip("."), "is not known", f"one of {', '.join(sorted(wanted))}")
     for key in sorted(wanted - set(value)):
         _refuse(f"{path}.{key}".lstrip("."), "is missing", "add it; see docs/graph.md")
+
+
+def _printable(key: str) -> str:
+    """A stranger's key as it may stand in a one-line message."""
+    return key if len(key) <= 40 and key.isidentifier() and key.isascii() else ascii(key[:40])
 
 
 def _check_input(value: object) -> tuple[Shape, Literal["float32", "int64"]]:
@@ -185,7 +190,7 @@ def _check_nodes(value: object) -> dict[str, Node]:
         for place, source in enumerate(node.inputs):
             if source != INPUT and source not in nodes:
                 path = f"nodes[{node.position}].in[{place}]"
-                _refuse(path, f"names no node: {source[:48]!r}", f'use "{INPUT}" or the id of a node')
+                _refuse(path, f"names no node: {source[:48]!a}", f'use "{INPUT}" or the id of a node')
     return nodes
 
 
@@ -197,7 +202,7 @@ def _check_node(position: int, value: object) -> Node:
     if not isinstance(name, str) or not _ID.fullmatch(name) or name == INPUT:
         _refuse(f"{path}.id", "is not an id", "a small letter, then small letters, digits or _, 48 at most")
     if not isinstance(kind, str) or kind not in OPS:
-        _refuse(f"{path}.op", f"{str(kind)[:40]!r} is no operation", "see the table in docs/graph.md")
+        _refuse(f"{path}.op", f"{ascii(kind)[:40]} is no operation", "see the table in docs/graph.md")
     low, high = OPS[kind].inputs
     if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
         _refuse(f"{path}.in", "is not a list of ids", f'for example ["{INPUT}"]')
@@ -212,7 +217,7 @@ def _check_args(path: str, kind: str, given: object) -> dict[str, ArgValue]:
         _refuse(f"{path}.args", "is not an object", "write {} when there are none")
     for name in given:
         if name not in known:
-            _refuse(f"{path}.args.{name[:40]}", f"is unknown to {kind}", ", ".join(known) or "it takes none")
+            _refuse(f"{path}.args.{_printable(name)}", f"is unknown to {kind}", ", ".join(known) or "it takes none")
     checked: dict[str, ArgValue] = {}
     for name, arg in known.items():
         if name not in given and arg.default is None:

@@ -44,7 +44,7 @@ def import_dataset(source: str) -> Dataset:
         return _pack(*_split(*_digits()))
     path = Path(source)
     if path.suffix != ".npz":
-        _refuse(f"{source[:80]!r} is no dataset", "use digits, or the path of a .npz file")
+        _refuse(f"{source[:80]!a} is no dataset", "use digits, or the path of a .npz file")
     return _pack(*_npz(path))
 
 

@@ -42,10 +42,10 @@ class Arg:
                 return value
         elif self.kind == "int" and type(value) is int and self.low <= value <= self.high:
             return value
-        elif self.kind == "float" and type(value) in (int, float):
-            number = float(value)  # type: ignore[arg-type]
-            if self.low <= number <= self.high:
-                return number
+        elif self.kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+            # compared before it is converted: an integer may be too large for a float
+            if self.low <= value <= self.high:
+                return float(value)
         elif self.kind == "ints" and isinstance(value, list | tuple) and self._sizes(value):
             return tuple(value)
         raise BadOp(f"{_brief(value)} is not {self.describe()}", arg=name)
@@ -90,7 +90,7 @@ def numbers(args: Args, name: str) -> tuple[int, ...]:
 
 
 def _brief(value: object) -> str:
-    text = repr(value)
+    text = ascii(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 

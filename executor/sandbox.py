@@ -98,7 +98,7 @@ def bubblewrap(command: Sequence[str], environment: Mapping[str, str], *, gpu: b
     wrapped += _package_binds()
     for name, value in environment.items():
         wrapped += ["--setenv", name, value]
-    return [*wrapped, "--chdir", "/tmp", "--", *command]
+    return [*wrapped, "--remount-ro", "/", "--chdir", "/tmp", "--", *command]
 
 
 def _package_binds() -> list[str]:

@@ -45,7 +45,7 @@ def read_like(blob: bytes, layout: Layout, *, what: str) -> dict[str, Array]:
         raise RemoteError(f"{what} {error}") from None
     if found != layout:
         odd = sorted(set(found.items()) ^ set(layout.items()), key=lambda item: item[0])
-        raise RemoteError(f"{what} does not belong to this model: see tensor {odd[0][0][:60]!r}")
+        raise RemoteError(f"{what} does not belong to this model: see tensor {odd[0][0][:60]!a}")
     return arrays
 
 

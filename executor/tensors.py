@@ -39,7 +39,7 @@ def read_tensors(blob: bytes) -> dict[str, Array]:
     for name, entry in header.items():
         kind, shape, first, last = _entry(name, entry)
         if last > len(blob) - base or math.prod(shape) * np.dtype(kind).itemsize != last - first:
-            raise BadTensors(f"tensor {name[:40]!r} has a shape that does not match its bytes")
+            raise BadTensors(f"tensor {name[:40]!a} has a shape that does not match its bytes")
         spans.append((first, last))
         tensors[name] = np.frombuffer(blob, kind, math.prod(shape), base + first).reshape(shape)
     end = 0
@@ -76,16 +76,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _entry(name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
     if len(name) > _NAME_MAX or not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise BadTensors(f"{name[:40]!r} is not a tensor")
+        raise BadTensors(f"{name[:40]!a} is not a tensor")
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise BadTensors(f"tensor {name[:40]!r} is neither F32 nor I64")
+        raise BadTensors(f"tensor {name[:40]!a} is neither F32 nor I64")
     if not isinstance(shape, list) or len(shape) > _RANK_MAX or not all(_is_size(side) for side in shape):
-        raise BadTensors(f"tensor {name[:40]!r} has no proper shape")
+        raise BadTensors(f"tensor {name[:40]!a} has no proper shape")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(side) for side in offsets):
-        raise BadTensors(f"tensor {name[:40]!r} has no proper offsets")
+        raise BadTensors(f"tensor {name[:40]!a} has no proper offsets")
     if offsets[0] > offsets[1]:
-        raise BadTensors(f"tensor {name[:40]!r} has no proper offsets")
+        raise BadTensors(f"tensor {name[:40]!a} has no proper offsets")
     return _TYPES[kind], tuple(shape), offsets[0], offsets[1]
 
 
