@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from ..protocol.errors import LocalError
 from ..protocol.limits import SLOT_MS
 from ..protocol.units import base58
 from .addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
@@ -53,6 +54,11 @@ async def serve_chain(
                 started_in_ms=int(1000 * (time.monotonic() - began)),
             )
             task_status.started(url)
+    except BaseExceptionGroup as group:
+        _, rest = group.split(LocalError)
+        if rest is None:
+            raise _first(group) from None
+        raise
     finally:
         cluster.close()
 
@@ -64,3 +70,11 @@ async def tick(cluster: LocalCluster) -> None:
         due = max(due + SLOT_MS / 1000, trio.current_time())
         await trio.sleep_until(due)
         cluster.advance(int(time.time()))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first plain error of a group whose members are all of one kind."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

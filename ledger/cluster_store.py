@@ -53,9 +53,12 @@ class ClusterStore:
 
     def put_slot(self, slot: int, digest: bytes, unix_s: int, expired: int) -> None:
         """Store the hash and time of a finished slot, and forget slot `expired`."""
-        with self._database.write_batch() as batch:
-            batch.put(_SLOT + struct.pack(">Q", slot), digest + struct.pack("<q", unix_s))
-            batch.delete(_SLOT + struct.pack(">Q", max(0, expired)))
+        try:
+            with self._database.write_batch() as batch:
+                batch.put(_SLOT + struct.pack(">Q", slot), digest + struct.pack("<q", unix_s))
+                batch.delete(_SLOT + struct.pack(">Q", max(0, expired)))
+        except plyvel.IOError as error:
+            raise self._full(error) from error
 
     def forget_transaction(self, sequence: int) -> None:
         """Drop the oldest record of a bounded history."""
@@ -112,7 +115,10 @@ class ClusterStore:
                     else:
                         batch.put(_ACCOUNT + bytes(address), _encode_account(account))
         except plyvel.IOError as error:
-            raise LocalError(f"{self._path}: {error}", field="data dir", fix="free some disk space") from error
+            raise self._full(error) from error
+
+    def _full(self, error: Exception) -> LocalError:
+        return LocalError(f"{self._path}: {error}", field="data dir", fix="free some disk space and restart")
 
     def _damaged(self, error: Exception) -> LocalError:
         fix = f"restore it from a backup, or start a new chain: mv {self._path} {self._path}.damaged"

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import httpx2
 import trio
 from solana.exceptions import SolanaRpcException
 from solana.rpc.async_api import AsyncClient
@@ -34,6 +35,7 @@ from .addresses import CLOCK_SYSVAR
 from .rpc import AccountData, TransactionFault, TransactionStatus
 
 T = TypeVar("T")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CLOCK = struct.Struct("<QqQQq")
 
 
@@ -43,7 +45,11 @@ async def open_http_rpc(url: str) -> AsyncIterator[HttpRpc]:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise LocalError(f"{url!r} is not a URL of an RPC server", field="rpc", fix="write http://127.0.0.1:8899")
-    async with AsyncClient(url, commitment=Confirmed, timeout=CHAIN_REQUEST_TIMEOUT_S, http2=False) as client:
+    client = AsyncClient(url, commitment=Confirmed, timeout=CHAIN_REQUEST_TIMEOUT_S, http2=False)
+    if parts.hostname in _LOOPBACK:
+        # A proxy of the environment must not stand between this machine and itself.
+        client._provider.session = httpx2.AsyncClient(timeout=CHAIN_REQUEST_TIMEOUT_S, trust_env=False, verify=False)
+    async with client:
         yield HttpRpc(client, url)
 
 

@@ -50,7 +50,7 @@ class LevelJournal:
         """Store a record; it is on disk when this returns. LocalError when the disk refuses it."""
         try:
             self._database.put(key, value, sync=True)
-        except (plyvel.IOError, RuntimeError) as error:
+        except plyvel.IOError as error:
             raise LocalError(f"{self._path}: {error}", field=_FIELD, fix="free some disk space") from error
 
     def get(self, key: bytes) -> bytes | None:

@@ -44,7 +44,7 @@ def answer(call: Call, body: bytes) -> bytes:
     """The JSON-RPC response to one request body, single or batch. Never raises."""
     try:
         request = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, msgspec.DecodeError, RecursionError):
         return msgspec.json.encode(_error(None, PARSE_ERROR, "Parse error"))
     if not isinstance(request, list):
         return msgspec.json.encode(_answer_one(call, request))
@@ -58,7 +58,7 @@ def _answer_one(call: Call, request: Any) -> dict[str, Any]:
     if not isinstance(request, dict) or not isinstance(request.get("method"), str):
         return _error(None, INVALID_REQUEST, "Invalid request")
     name = request.get("id")
-    if not isinstance(name, str | int | None):
+    if not isinstance(name, str | int | None) or (isinstance(name, int) and abs(name) >= 2**63):
         return _error(None, INVALID_REQUEST, "Invalid request")
     try:
         return {"jsonrpc": "2.0", "result": call(request["method"], request.get("params")), "id": name}
@@ -103,6 +103,8 @@ async def serve_rpc(call: Call, listeners: Sequence[trio.SocketListener]) -> Non
                 return
             try:
                 await _Connection(stream, call).run()
+            except Exception:
+                _log.exception("chain.connection_failed")  # our bug, not to be paid for by other connections
             finally:
                 limiter.release()
 
@@ -141,8 +143,8 @@ class _Connection:
             await self._refuse(bad.status, bad.text)
         except h11.RemoteProtocolError as error:
             await self._refuse(error.error_status_hint, "bad request")
-        except (trio.BrokenResourceError, trio.TooSlowError):
-            return
+        except (trio.BrokenResourceError, trio.TooSlowError, h11.LocalProtocolError):
+            return  # gone, silent, or asking for what this server cannot say, like a tunnel
 
     async def _event(self) -> Any:
         while True:
@@ -180,8 +182,8 @@ class _Connection:
         with trio.move_on_after(1):
             try:
                 await self._respond(status, text.encode(), "text/plain", close=True)
-            except trio.BrokenResourceError:
-                return
+            except (trio.BrokenResourceError, h11.LocalProtocolError):
+                return  # gone, or a HEAD, whose answer has no body
 
     async def _respond(self, status: int, body: bytes, kind: str, *, close: bool = False) -> None:
         headers = [("content-type", kind), ("content-length", str(len(body)))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -120,6 +121,7 @@ async def test_a_duplicate_and_fees(client: AsyncClient) -> None:
     assert (await client.get_balance(BOB)).value == SOL
 
 
+@pytest.mark.slow
 async def test_slots_tick_by_themselves(client: AsyncClient) -> None:
     first = (await client.get_slot()).value
     with trio.fail_after(5):
@@ -168,6 +170,8 @@ def call(method: str, *params: Any) -> dict[str, Any]:
         (b"{", -32700),
         (b"\xff\xfe", -32700),
         (b"[" * 10_000, -32700),
+        (b'{"jsonrpc": "2\xfd"}', -32700),
+        (b'{"jsonrpc": "2.0", "id": %d, "method": "getSlot"}' % 2**70, -32600),
         (b"[]", -32600),
         (b"3", -32600),
         ({"jsonrpc": "2.0", "id": [], "method": "getSlot"}, -32600),
@@ -211,6 +215,48 @@ async def test_a_batch_is_answered_in_order(url: str) -> None:
 async def test_bad_http_is_refused(url: str, request_: bytes, status: bytes) -> None:
     answer = await exchange(url, request_)
     assert answer.startswith(b"HTTP/1.1 " + status), answer[:100]
+
+
+@pytest.mark.parametrize("head", [b"HEAD / HTTP/1.1", b"CONNECT x:1 HTTP/1.1", b"POST / HTTP/9.9", b"POST / HTTP/1.0"])
+async def test_odd_requests_do_not_stop_the_server(url: str, head: bytes) -> None:
+    await exchange(url, http(b"{}", head=head))
+    await exchange(url, http(b"{}", head=head)[:-1])
+    assert (await post(url, call("getHealth")))["result"] == "ok"
+
+
+async def test_random_bytes_do_not_stop_the_server(url: str) -> None:
+    draw = random.Random(1)
+    good = http(json.dumps(call("getHealth")).encode())
+    for _ in range(200):
+        raw = bytearray(good)
+        for _ in range(draw.randint(1, 4)):
+            at = draw.randrange(len(raw))
+            raw[at : at + draw.randint(0, 2)] = draw.randbytes(draw.randint(0, 2))
+        await exchange(url, bytes(raw))
+    assert (await post(url, call("getHealth")))["result"] == "ok"
+
+
+async def test_a_chain_whose_disk_fails_ends_with_one_local_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise LocalError("disk full", field="data dir")
+
+    class BreakDisk:
+        def started(self, url: str) -> None:
+            monkeypatch.setattr("cyxnode.ledger.cluster_store.ClusterStore.put_slot", full)
+
+    with trio.fail_after(5), pytest.raises(LocalError, match="data dir: disk full"):
+        await serve_chain("127.0.0.1", 0, tmp_path, task_status=BreakDisk())
+
+
+async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with open_http_rpc(url) as rpc:
+        assert (await rpc.time()).slot > 0
 
 
 async def test_a_chunked_body_is_taken_and_the_connection_kept(url: str) -> None:
