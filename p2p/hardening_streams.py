@@ -30,7 +30,6 @@ from ..protocol.limits import (
     CONNECTION_WRITE_TIMEOUT_S,
     SHUTDOWN_TIMEOUT_S,
     STREAM_WINDOW_MAX_BYTES,
-    STREAM_WINDOW_SLACK_BYTES,
     WINDOW_WAIT_S,
 )
 
@@ -159,7 +158,7 @@ def enforce_window(patches: Patches) -> None:
 
     def set_window(self: Any, value: int) -> None:
         self.__dict__["_recv_window"] = value
-        if value < -STREAM_WINDOW_SLACK_BYTES:
+        if value < 0:
             _log.warning("window_overrun", peer=str(self.conn.peer_id), bytes=-value)
             self.conn.stream_buffers[self.stream_id].clear()
             self.closed = self.recv_closed = self.reset_received = True

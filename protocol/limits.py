@@ -112,7 +112,6 @@ WINDOW_WAIT_S = 60.0
 """How long a sender waits for a paused reader before the stream counts as broken."""
 STREAM_WINDOW_MAX_BYTES = 1024 * 1024
 """Unread bytes that one stream may hold in memory."""
-STREAM_WINDOW_SLACK_BYTES = 64 * 1024
 CONNECTION_WRITE_TIMEOUT_S = 30.0
 REQUEST_HANDLER_TIMEOUT_S = 120.0
 RESET_TIMEOUT_S = 1.0
