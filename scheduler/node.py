@@ -134,23 +134,38 @@ def capability_of(context: NodeContext, sequence: int, now_ms: int) -> Capabilit
 
 
 @asynccontextmanager
+async def open_presence(
+    key: KeyPair,
+    transport: Transport,
+    genesis: bytes,
+    clock: Clock,
+    randomness: Randomness,
+    bootstrap: tuple[str, ...],
+) -> AsyncIterator[PresenceService]:
+    """Join the network as one that offers nothing: a bootstrap node, a requester, an observer."""
+    presence = PresenceService(
+        wire=Wire(transport, key, genesis, clock),
+        randomness=randomness,
+        bootstrap=bootstrap,
+        offer=None,
+        load=lambda: Load("idle", 0, 0, 0),
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(presence.run)
+        yield presence
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def open_requester(
     ports: Ports, bootstrap: tuple[str, ...], observe: Callable[[News], None]
 ) -> AsyncIterator[RequesterService]:
-    """Join the network as a requester, which offers nothing and is no member of anything."""
+    """Join the network as a requester."""
     config = await ports.chain.config()
-    wire = Wire(ports.transport, ports.key, config.genesis, ports.clock)
-    async with trio.open_nursery() as nursery:
-        presence = PresenceService(
-            wire=wire,
-            randomness=ports.randomness,
-            bootstrap=bootstrap,
-            offer=None,
-            load=lambda: Load("idle", 0, 0, 0),
-        )
-        await nursery.start(presence.run)
+    async with open_presence(
+        ports.key, ports.transport, config.genesis, ports.clock, ports.randomness, bootstrap
+    ) as presence:
         registry = Registry(ports.chain, ports.clock)
         yield RequesterService(
-            wire, ports.chain, registry, presence, ports.blobs, ports.journal, ports.randomness, observe
+            presence.wire, ports.chain, registry, presence, ports.blobs, ports.journal, ports.randomness, observe
         )
-        nursery.cancel_scope.cancel()
