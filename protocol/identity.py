@@ -27,6 +27,11 @@ class KeyPair:
         self._key = SigningKey(seed)
         self.node_id = NodeId(bytes(self._key.verify_key))
 
+    @classmethod
+    def generate(cls) -> KeyPair:
+        """A new key from the operating system's random source."""
+        return cls(os.urandom(32))
+
     def __repr__(self) -> str:
         return f"KeyPair({base58(self.node_id)})"
 

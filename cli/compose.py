@@ -1,0 +1,95 @@
+"""The composition root: builds nodes from the real ports.
+
+Here and nowhere else it is decided that the network is libp2p, the chain an RPC server, the runner a sandboxed process
+and the journal LevelDB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..ledger.addresses import LOCAL_PROGRAM_ID
+from ..ledger.chain_client import ChainClient
+from ..ledger.faucet import request_airdrop, request_tokens
+from ..ledger.http_rpc import open_http_rpc
+from ..ledger.journal import LevelJournal
+from ..p2p.blob_store import FileBlobs
+from ..p2p.transport import Libp2pTransport
+from ..protocol.errors import LocalError
+from ..protocol.identity import KeyPair
+from ..protocol.limits import MICRO
+from ..protocol.units import base58, parse_id
+from ..scheduler.node import Ports, open_requester
+from ..scheduler.requester_service import News, RequesterService
+from .world import SystemClock, SystemRandomness
+
+FAUCET_LAMPORTS = 1_000_000_000
+FAUCET_MICRO_CYX = 200 * MICRO
+BLOB_QUOTA_BYTES = 50 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an identity listens, and where it finds its chain and its peers."""
+
+    rpc: str
+    program: bytes
+    bootstrap: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 0
+    announce: tuple[str, ...] = ()
+
+
+def program_id(text: str | None) -> bytes:
+    """The escrow program: `text` in base58, or that of the local chain."""
+    return LOCAL_PROGRAM_ID if text is None else parse_id(text, field="program")
+
+
+@asynccontextmanager
+async def open_ports(key: KeyPair, folder: Path, place: Place, *, faucet: bool) -> AsyncIterator[Ports]:
+    """All real ports of one identity. `faucet` asks the local chain for SOL and CYX where they are short."""
+    journal = LevelJournal(folder / "journal")
+    try:
+        async with open_http_rpc(place.rpc) as rpc:
+            chain = ChainClient(rpc, key, place.program)
+            await chain.config()
+            if faucet:
+                balance = await chain.balance(key.node_id)
+                if balance.lamports < FAUCET_LAMPORTS // 2:
+                    await request_airdrop(rpc, key.node_id, FAUCET_LAMPORTS)
+                if balance.micro_cyx < FAUCET_MICRO_CYX // 2 and await chain.node(key.node_id) is None:
+                    await request_tokens(rpc, key.node_id, FAUCET_MICRO_CYX)
+            blobs = FileBlobs(folder / "data", BLOB_QUOTA_BYTES)
+            transport = Libp2pTransport(key, host=place.host, port=place.port, announce=place.announce)
+            async with transport.run():
+                yield Ports(key, transport, chain, blobs, journal, SystemClock(), SystemRandomness())
+    finally:
+        journal.close()
+
+
+@asynccontextmanager
+async def open_client(
+    key: KeyPair, folder: Path, place: Place, observe: Callable[[News], None], *, faucet: bool = False
+) -> AsyncIterator[RequesterService]:
+    """A requester on the real network."""
+    async with (
+        open_ports(key, folder, place, faucet=faucet) as ports,
+        open_requester(ports, place.bootstrap, observe) as service,
+    ):
+        yield service
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """'127.0.0.1:4001' -> (host, port)."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise LocalError(f"{text!r} is not HOST:PORT", field="listen", fix="write it like 127.0.0.1:4001")
+    return host.strip("[]"), int(port)
+
+
+def name_of(key: KeyPair) -> str:
+    """The public id of a key."""
+    return base58(key.node_id)

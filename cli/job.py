@@ -1,0 +1,97 @@
+"""`cyxnode job watch`: follow a job that somebody runs, from its escrow and its gossip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from ..protocol.units import JobId, base58, format_cyx, parse_id
+from .settings import home_option, network_options, seeds
+
+POLL_S = 1.0
+
+
+@click.group()
+def job() -> None:
+    """Watch a job."""
+
+
+@job.command()
+@click.argument("job_id")
+@home_option
+@network_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def watch(job_id: str, home: Path, rpc: str, program: str | None, bootstrap: tuple[str, ...], as_json: bool) -> None:
+    """Print a job's escrow state and its progress until it is settled."""
+    from ..ledger.chain_client import ChainClient
+    from ..ledger.http_rpc import open_http_rpc
+    from ..p2p.transport import Libp2pTransport
+    from ..protocol.chain import JobState
+    from ..protocol.identity import KeyPair
+    from ..protocol.messages import JobStatus
+    from ..protocol.validation import STATUS_KINDS, job_topic
+    from ..scheduler.node import open_presence
+    from .compose import program_id
+    from .world import SystemClock, SystemRandomness
+
+    watched = JobId(parse_id(job_id, field="job_id"))
+    key, peers = KeyPair.generate(), seeds(home, bootstrap)
+
+    def say(text: str, **facts: Any) -> None:
+        click.echo(json.dumps({"job": base58(watched), **facts}) if as_json else text)
+
+    async def follow_progress(presence: Any) -> None:
+        async with presence.wire.listen(job_topic(watched), STATUS_KINDS) as messages:
+            async for signed in messages:
+                if isinstance(signed.message, JobStatus) and signed.message.job == watched:
+                    one = signed.message
+                    say(
+                        f"{one.state}  {one.progress_ppm / 10_000:.1f} %  epoch {one.epoch}  "
+                        f"loss {one.loss_micro / 1e6:.4f}  accuracy {one.accuracy_micro / 1e6:.3f}",
+                        state=one.state,
+                        progress_ppm=one.progress_ppm,
+                        epoch=one.epoch,
+                        loss_micro=one.loss_micro,
+                        accuracy_micro=one.accuracy_micro,
+                    )
+
+    async def main() -> None:
+        async with open_http_rpc(rpc) as client:
+            chain = ChainClient(client, key, program_id(program))
+            config = await chain.config()
+            transport = Libp2pTransport(key)
+            async with (
+                transport.run(),
+                open_presence(key, transport, config.genesis, SystemClock(), SystemRandomness(), peers) as presence,
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(follow_progress, presence)
+                last: tuple[Any, ...] | None = None
+                while True:
+                    account = await chain.job(watched)
+                    if account is None:
+                        text = "closed: its account is gone" if last else "no such job: never opened, or closed"
+                        say(text, state="closed" if last else "unknown")
+                        break
+                    now = (account.state, account.verdict)
+                    if now != last:
+                        verdict = account.verdict.name if account.verdict else ""
+                        say(
+                            f"{account.state.name.lower()} {verdict}  budget {format_cyx(account.budget)} CYX  "
+                            f"paid {format_cyx(account.paid)} CYX",
+                            state=account.state.name.lower(),
+                            verdict=verdict,
+                            budget_micro_cyx=account.budget,
+                            paid_micro_cyx=account.paid,
+                        )
+                        last = now
+                    if account.state is JobState.SETTLED:
+                        break
+                    await trio.sleep(POLL_S)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)

@@ -1,0 +1,109 @@
+"""The `cyxnode` command. Subcommands are imported when they are called: `--help` must not wait for torch or libp2p.
+
+Exit codes: 0 done; 1 other failure; 2 bad input or set-up; 3 a peer broke the protocol; 4 network or chain unreachable;
+5 the chain rejected a transaction; 6 the computation failed; 7 the job ended without a result; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .. import __version__
+from ..protocol.errors import CyxError
+
+COMMANDS = {
+    "demo": ("demo:demo", "A whole network on this machine, and one paid job."),
+    "keygen": ("keygen:keygen", "Make a key."),
+    "chain": ("chain:chain", "Run or use a local Solana chain with the escrow program."),
+    "bootstrap": ("bootstrap:bootstrap", "Run a bootstrap node."),
+    "run": ("run:run", "Run a node that sells compute and verifies."),
+    "submit": ("submit:submit", "Submit a job."),
+    "job": ("job:job", "Watch a job."),
+    "receipt": ("receipt:receipt", "Show or verify a receipt."),
+}
+JOB_WITHOUT_RESULT = 7
+
+
+class LazyGroup(click.Group):
+    """A group whose members are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(f"..{module}", __name__), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The help texts of the table, so that listing imports nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cyxnode")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    envvar="CYXNODE_LOG_LEVEL",
+    show_default=True,
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    envvar="CYXNODE_LOG_FORMAT",
+    show_default=True,
+)
+@click.pass_context
+def cli(ctx: click.Context, log_level: str, log_format: str) -> None:
+    """A peer-to-peer network that sells verified compute."""
+    from .logs import configure_logs
+    from .settings import default_home, load_config
+
+    configure_logs(log_level, log_format)
+    ctx.default_map = load_config(default_home())
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The cause inside nested exception groups: an error of ours if there is one."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    causes = [first_error(inner) for inner in error.exceptions]
+    return next((one for one in causes if isinstance(one, CyxError)), causes[0])
+
+
+def main() -> None:
+    """Entry point: one line for a failure that we understand, a traceback for one that we do not."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BaseException as error:
+        cause = first_error(error)
+        if isinstance(cause, KeyboardInterrupt):
+            sys.exit(130)
+        if isinstance(cause, SystemExit):
+            raise cause from None
+        if not isinstance(cause, CyxError):
+            raise
+        click.echo(f"error: {cause}", err=True)
+        sys.exit(cause.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

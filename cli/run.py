@@ -1,0 +1,86 @@
+"""`cyxnode run`: a node that sells compute and verifies that of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import trio
+
+from ..protocol.units import base58, format_cyx, parse_cyx
+from .serving import ready_options, run_until_stopped, say_ready
+from .settings import home_option, identity, key_options, network_options, seeds
+
+
+@click.command()
+@home_option
+@key_options("node")
+@network_options
+@click.option(
+    "--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT for peers; port 0 takes a free one."
+)
+@click.option("--rate", default="0.02", show_default=True, help="CYX per second of work.")
+@click.option("--stake", default="100", show_default=True, help="CYX to stake on the first start.")
+@click.option("--region", default="", help="Region that bids name.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--sandbox", type=click.Choice(["auto", "bubblewrap", "none"]), default="auto", show_default=True)
+@click.option("--verify-only", is_flag=True, help="Sit on committees, but never bid.")
+@click.option("--faucet", is_flag=True, help="Ask the local chain's faucet for stake and fees.")
+@ready_options
+def run(
+    home: Path,
+    name: str,
+    key: Path | None,
+    rpc: str,
+    program: str | None,
+    bootstrap: tuple[str, ...],
+    listen: str,
+    rate: str,
+    stake: str,
+    region: str,
+    device: str,
+    sandbox: str,
+    verify_only: bool,
+    faucet: bool,
+    as_json: bool,
+    until_stdin_closes: bool,
+) -> None:
+    """Run a node: it stakes, hears of jobs, bids, works, verifies, and is paid."""
+    pair, folder = identity(home, name, key)
+    rate_micro, stake_micro = parse_cyx(rate, field="rate"), parse_cyx(stake, field="stake")
+    peers = seeds(home, bootstrap)
+
+    async def serve() -> None:
+        from ..executor.process import open_runner
+        from ..scheduler.context import NodeSettings
+        from ..scheduler.node import open_node
+        from .compose import Place, open_ports, parse_listen, program_id
+
+        host, port = parse_listen(listen)
+        place = Place(rpc, program_id(program), peers, host, port)
+        settings = NodeSettings(
+            bootstrap=peers,
+            region=region,
+            rate_micro_per_s=rate_micro,
+            stake=stake_micro,
+            provider=not verify_only,
+        )
+        async with (
+            open_ports(pair, folder, place, faucet=faucet) as ports,
+            open_runner(sandbox=sandbox, device=device, warm=0) as runner,  # type: ignore[arg-type]
+            open_node(ports, runner, settings),
+        ):
+            about = runner.description
+            addresses = ports.transport.addresses()
+            say_ready(
+                as_json,
+                f"node {base58(pair.node_id)} ready\n  class {runner.execution_class.hex()[:16]} on {about['device']}, "
+                f"sandbox {about['sandbox']}, {format_cyx(rate_micro)} CYX/s\n  " + "\n  ".join(addresses),
+                node=base58(pair.node_id),
+                execution_class=runner.execution_class.hex(),
+                addresses=addresses,
+                sandbox=about["sandbox"],
+            )
+            await trio.sleep_forever()
+
+    run_until_stopped(serve, until_stdin_closes=until_stdin_closes)

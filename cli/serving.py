@@ -1,0 +1,56 @@
+"""What long-running commands share: saying that they are ready, and ending when they should."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+import trio
+
+
+def ready_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--json and --until-stdin-closes"""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON line on standard output when ready."),
+        click.option(
+            "--until-stdin-closes", is_flag=True, help="End when standard input closes, so as not to outlive a parent."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def say_ready(as_json: bool, text: str, **facts: Any) -> None:
+    """One line on standard output, for a person or for a program that waits for it."""
+    click.echo(json.dumps({"ready": True, **facts}) if as_json else text)
+    sys.stdout.flush()
+
+
+def run_until_stopped(serve: Callable[[], Awaitable[None]], *, until_stdin_closes: bool) -> None:
+    """Run `serve` until SIGINT, SIGTERM, or the end of standard input; a stop is not an error."""
+
+    async def watch_signals(scope: trio.CancelScope, *, task_status: Any) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                scope.cancel()
+
+    async def watch_stdin(scope: trio.CancelScope) -> None:
+        async with trio.lowlevel.FdStream(0) as stdin:
+            while await stdin.receive_some(4096):
+                pass
+        scope.cancel()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: watch_signals(nursery.cancel_scope, task_status=task_status))
+            if until_stdin_closes:
+                nursery.start_soon(watch_stdin, nursery.cancel_scope)
+            await serve()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)

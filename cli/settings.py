@@ -1,0 +1,123 @@
+"""Where things are on this machine, and the options that several commands share.
+
+Precedence: the command line, then CYXNODE_* in the environment, then `config.toml` in the home directory (a table per
+command, named like it), then the default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..protocol.errors import LocalError
+from ..protocol.identity import KeyPair, load_key, save_key
+
+DEFAULT_RPC = "http://127.0.0.1:8899"
+CHAIN_PORT = 8899
+BOOTSTRAP_PORT = 4001
+SEEDS_FILE = "bootstrap.addresses"
+
+Command = Callable[..., Any]
+
+
+def default_home() -> Path:
+    """~/.cyxnode"""
+    return Path.home() / ".cyxnode"
+
+
+def load_config(home: Path) -> dict[str, Any]:
+    """Defaults from `config.toml`; LocalError when it is not TOML."""
+    path = home / "config.toml"
+    try:
+        config = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise LocalError(f"{path}: {error}", field="config", fix="correct it, or remove it") from None
+    return config
+
+
+def home_option(command: Command) -> Command:
+    """--home"""
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=default_home,
+        envvar="CYXNODE_HOME",
+        show_default="~/.cyxnode",
+        help="Where keys, journals and blobs are kept.",
+    )(command)
+
+
+def network_options(command: Command) -> Command:
+    """--rpc, --program, --bootstrap"""
+    for option in (
+        click.option("--rpc", default=DEFAULT_RPC, envvar="CYXNODE_RPC", show_default=True, help="Solana RPC URL."),
+        click.option(
+            "--program", default=None, envvar="CYXNODE_PROGRAM", help="Escrow program (default: the local chain's)."
+        ),
+        click.option(
+            "--bootstrap",
+            multiple=True,
+            envvar="CYXNODE_BOOTSTRAP",
+            help="Address of a bootstrap node; may be given several times "
+            f"(default: the lines of {SEEDS_FILE} in --home).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def key_options(default_name: str) -> Callable[[Command], Command]:
+    """--name and --key"""
+
+    def decorate(command: Command) -> Command:
+        for option in (
+            click.option("--name", default=default_name, show_default=True, help="Folder of this identity in --home."),
+            click.option(
+                "--key",
+                type=click.Path(path_type=Path, dir_okay=False),
+                default=None,
+                envvar="CYXNODE_KEY",
+                help="Key file (default: key.json in the identity's folder, made when missing).",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def identity(home: Path, name: str, key: Path | None) -> tuple[KeyPair, Path]:
+    """The key and the folder of an identity; the default key is made when it does not exist, a named one never."""
+    if not name or "/" in name or name.startswith("."):
+        raise LocalError(f"{name!r} cannot be a folder", field="name", fix="use letters, digits and dashes")
+    folder = home / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise LocalError(f"{folder}: {error.strerror}", field="home", fix="choose a writable --home") from None
+    path = key or folder / "key.json"
+    if key is None and not path.exists():
+        save_key(path, KeyPair.generate())
+    return load_key(path), folder
+
+
+def seeds(home: Path, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Bootstrap addresses: those given, else the lines of the seeds file."""
+    if given:
+        return given
+    path = home / SEEDS_FILE
+    try:
+        lines = path.read_text().split()
+    except FileNotFoundError:
+        raise LocalError(
+            "no bootstrap node is known",
+            field="bootstrap",
+            fix=f"give --bootstrap ADDRESS, start `cyxnode bootstrap run`, or write addresses into {path}",
+        ) from None
+    return tuple(line for line in lines if line.startswith("/"))
