@@ -135,6 +135,7 @@ class MemoryBlobs:
     def put_state(self, job: JobId, index: int, data: bytes) -> None:
         """Keep a segment state of a running job."""
         _check_size(data, STATE_MAX_BYTES)
+        _job_name(job)
         key = (JobId(bytes(job)), _check_index(index))
         self._reserve(len(data) - len(self._states.get(key, b"")))
         self._states[key] = bytes(data)

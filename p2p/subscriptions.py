@@ -36,6 +36,22 @@ class _Subscription:
     dropped: int = 0
 
 
+class _Messages:
+    """What a subscriber iterates; it ends when the subscription does, also under a waiting reader."""
+
+    def __init__(self, receive: trio.MemoryReceiveChannel[GossipMessage]) -> None:
+        self._receive = receive
+
+    def __aiter__(self) -> AsyncIterator[GossipMessage]:
+        return self
+
+    async def __anext__(self) -> GossipMessage:
+        try:
+            return await self._receive.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise StopAsyncIteration from None
+
+
 @dataclass(slots=True)
 class Misbehaviour:
     """Rejected messages per forwarder, and who is banned for them. Both are bounded; the oldest entries go."""
@@ -76,7 +92,7 @@ class Subscriptions:
         send, receive = trio.open_memory_channel[GossipMessage](GOSSIP_QUEUE_MAX)
         self._topics[topic] = _Subscription(validator, send)
         try:
-            yield receive
+            yield _Messages(receive)
         finally:
             del self._topics[topic]
             send.close()
