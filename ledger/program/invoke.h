@@ -89,6 +89,7 @@ NOINLINE u64 rent_minimum(u64 length, u64 *out) {
 NOINLINE u64 create(const Account *payer, const Account *a, u64 length, const Key *owner) {
   u64 minimum;
   REQUIRE(same(a->owner, &SYSTEM_PROGRAM) && a->length == 0, E_ACCOUNT_IN_USE);
+  REQUIRE(a->is_writable, E_NOT_WRITABLE);
   TRY(rent_minimum(length, &minimum));
   if (*a->lamports < minimum) {
     u64 missing = minimum - *a->lamports;

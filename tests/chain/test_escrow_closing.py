@@ -70,8 +70,29 @@ def test_a_closed_payout_account_is_created_again() -> None:
     _close_token_account(world, payout)
     treasury = world.wallet("treasury")
     _close_token_account(world, treasury)
+    *_, precompile, settle = world.encode(world.signed(job, world.settlement(job)), world.admin)
+    with refused(140):
+        world.send([precompile, settle], [world.admin])
     world.settle(job)
     assert (world.tokens(payout.pubkey()), world.tokens(treasury.pubkey())) == (36 * MICRO, 3_200_000)
+
+
+def test_broken_token_accounts_are_named() -> None:
+    world = World(4)
+    job = world.seated_job()
+    *_, precompile, settle = world.encode(world.signed(job, world.settlement(job)), world.admin)
+    treasury = world.ata(world.treasury.pubkey())
+    for offset, value, error in ((108, b"\x02", 141), (0, b"\x01" * 32, 142)):
+        old = world.svm.get_account(treasury)
+        assert old is not None
+        world.patch(treasury, offset, value)
+        with refused(error):
+            world.send([precompile, settle], [world.admin])
+        world.svm.set_account(treasury, old)
+    world.settle(job)
+    world.patch(layout.vault_address(world.program, job.job), 64, (799_999).to_bytes(8, "little"))
+    with refused(263):
+        world.submit(chain.CloseJob(job.job))
 
 
 def test_closing_and_refunding_happen_once() -> None:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from solders.account import Account
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+from solders.rent import Rent
 
 from chain_world import CLASS, GRACE_S, MINIMUM_STAKE, World, key, node_id, refused
 from cyxnode.ledger import escrow_layout as layout
@@ -45,6 +47,17 @@ def test_initialise_happens_once() -> None:
     world = World()
     with refused(111, index=1):
         world.send(world.initialise_instructions(), [world.admin])
+
+
+def test_initialise_refuses_a_mint_of_another_token_program() -> None:
+    world = World(initialise=False)
+    mint = world.svm.get_account(world.mint)
+    assert mint is not None
+    create, instruction = world.initialise_instructions()
+    world.send([create], [world.admin])
+    world.svm.set_account(world.mint, Account(mint.lamports, mint.data, world.program, False, mint.rent_epoch))
+    with refused(124):
+        world.send([instruction], [world.admin])
 
 
 def test_initialise_refuses_a_mint_without_six_decimals() -> None:
@@ -108,6 +121,37 @@ def test_open_job_refuses_what_the_client_would_not_send(offset: int, value: byt
     data[offset : offset + len(value)] = value
     with refused(code):
         world.send([Instruction(world.program, bytes(data), instruction.accounts)], [world.requester])
+
+
+def test_the_latest_times_that_fit() -> None:
+    world = World()
+    latest = 1 << 40
+    wish = replace(world.open_job_wish(), work_deadline_s=latest, refund_at_s=2 * latest)
+    assert world.open_job(wish).refund_at_s == 2 * latest
+
+
+def test_a_clock_before_1970_is_refused() -> None:
+    world = World()
+    world.pay(world.requester.pubkey(), 50_000_000)
+    world.unix_s = -1
+    world.advance()
+    with refused(108):
+        world.submit(replace(world.open_job_wish(), work_deadline_s=3600, refund_at_s=7200), world.requester)
+
+
+@pytest.mark.parametrize(("threshold", "code"), [(1.0, None), (2.0, None), (1.5, 109)])
+def test_rent_is_reckoned_without_floats(threshold: float, code: int | None) -> None:
+    world = World()
+    world.svm.set_rent(Rent(lamports_per_byte=3480, exemption_threshold=threshold, burn_percent=50))
+    world.pay(world.requester.pubkey(), 50_000_000)
+    if code is not None:
+        with refused(code):
+            world.submit(world.open_job_wish(), world.requester)
+        return
+    world.submit(world.open_job_wish(), world.requester)
+    job = world.job_of(world.open_job_wish())
+    minimum = (128 + layout.JOB_BYTES) * 3480 * int(threshold)
+    assert world.lamports(layout.job_address(world.program, job.job)) == minimum
 
 
 def test_a_job_opens_once() -> None:
