@@ -36,6 +36,9 @@ class ByteStream(Protocol):
         """Both directions have ended: give the stream's resources back."""
 
     async def reset(self) -> None: ...
+    @property
+    def broken(self) -> bool:
+        """Whether the peer has reset the stream, as far as known without reading."""
 
 
 class FramedStream:
@@ -53,9 +56,14 @@ class FramedStream:
         return self._peer
 
     @property
+    def broken(self) -> bool:
+        """Whether the stream is known to be broken, by either side."""
+        return self._broken or self._raw.broken
+
+    @property
     def over(self) -> bool:
         """Whether nothing can travel any more in either direction."""
-        return self._broken or (self._sent_end and self._received_end)
+        return self.broken or (self._sent_end and self._received_end)
 
     async def send(self, frame: bytes) -> None:
         """Send one frame; a cancelled send resets the stream, since half a frame may be on its way."""

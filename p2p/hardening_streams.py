@@ -169,7 +169,7 @@ def enforce_window(patches: Patches) -> None:
 
 
 def close_sockets(patches: Patches) -> None:
-    """When the host ends, however it ends, its sockets are closed, so that no peer takes it for alive."""
+    """When the host ends, however it ends, its sockets are closed: no peer takes it for alive, its port is free."""
     run: Any = Swarm.run
 
     async def closing_run(self: Any) -> None:
@@ -177,6 +177,9 @@ def close_sockets(patches: Patches) -> None:
             await run(self)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN_TIMEOUT_S):
+                for listener in list(self.listeners.values()):
+                    with suppress(Exception):
+                        await listener.close()
                 for connection in [one for group in self.connections.values() for one in group]:
                     with suppress(Exception):
                         await connection.muxed_conn.secured_conn.close()

@@ -10,8 +10,11 @@ from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
 
 # isort: split
 
-from collections.abc import Sequence
+import ipaddress
+import socket
+from collections.abc import Iterator, Sequence
 
+import psutil
 from libp2p import new_host
 from libp2p.abc import IHost
 from libp2p.crypto.ed25519 import create_new_key_pair
@@ -60,6 +63,19 @@ def build_host(key: KeyPair, listen: Multiaddr, announce: Sequence[str]) -> tupl
     assert isinstance(network, Swarm)
     network.retry_config = RetryConfig(max_retries=0)
     return host, network
+
+
+def reachable_addresses(address: str) -> Iterator[str]:
+    """`address`, or, where it names every interface (0.0.0.0 or ::), one for each address of this machine."""
+    network, wild = address.split("/")[1:3]
+    if wild not in ("0.0.0.0", "::"):
+        yield address
+        return
+    family = socket.AF_INET if network == "ip4" else socket.AF_INET6
+    hosts = [one.address for interface in psutil.net_if_addrs().values() for one in interface if one.family == family]
+    usable = [host for host in hosts if "%" not in host and not ipaddress.ip_address(host).is_link_local]
+    for host in sorted(usable, key=lambda host: ipaddress.ip_address(host).is_loopback):
+        yield address.replace(wild, host, 1)
 
 
 def libp2p_id(node: NodeId) -> ID:

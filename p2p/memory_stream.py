@@ -44,6 +44,11 @@ class MemoryStream:
         return self._peer
 
     @property
+    def broken(self) -> bool:
+        """Whether the stream is known to be broken, by either side."""
+        return self._broken
+
+    @property
     def over(self) -> bool:
         """Whether nothing can travel any more in either direction."""
         return self._broken or (self._sent_end and self._received_end)

@@ -16,6 +16,12 @@ class MuxedStream:
     def __init__(self, stream: NetStream) -> None:
         self._stream = stream
 
+    @property
+    def broken(self) -> bool:
+        """Whether a reset has arrived or the connection has ended."""
+        muxed = self._stream.muxed_stream
+        return bool(getattr(muxed, "reset_received", False)) or self._stream.muxed_conn.is_closed
+
     async def read(self, count: int) -> bytes:
         """Between 1 and `count` bytes; b'' at the end."""
         try:

@@ -18,6 +18,7 @@ from ..protocol.limits import (
     REQUEST_HANDLER_TIMEOUT_S,
     REQUEST_MAX_BYTES,
     REQUEST_TIMEOUT_S,
+    REQUEST_WATCH_S,
     RESPONSE_MAX_BYTES,
     TEXT_MAX_CHARS,
 )
@@ -69,12 +70,26 @@ async def answer(stream: Stream, protocol: str, handler: RequestHandler) -> None
     if question is None:
         await stream.reset()
         return
+    reply: tuple[_Status, bytes] | None = None
     with trio.move_on_after(REQUEST_HANDLER_TIMEOUT_S) as patience:
-        status, reply = await _handle(stream.peer, protocol, question, handler)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch, stream, nursery.cancel_scope)
+            reply = await _handle(stream.peer, protocol, question, handler)
+            nursery.cancel_scope.cancel()
     if patience.cancelled_caught:
         _log.error("request_handler_slow", peer=base58(stream.peer), protocol=protocol)
-        status, reply = _Status.INTERNAL, b""
-    await _send_all(stream, bytes([status]) + reply)
+        reply = _Status.INTERNAL, b""
+    if reply is None:
+        return  # the asker went away: nobody is left to tell
+    status, body = reply
+    await _send_all(stream, bytes([status]) + body)
+
+
+async def _watch(stream: Stream, work: trio.CancelScope) -> None:
+    """Cancel the handler when its asker has given up, so that it does not hold one of the peer's streams."""
+    while not getattr(stream, "broken", False):  # noqa: ASYNC110 -- the muxer has no event for it
+        await trio.sleep(REQUEST_WATCH_S)
+    work.cancel()
 
 
 async def _handle(peer: NodeId, protocol: str, question: bytes, handler: RequestHandler) -> tuple[_Status, bytes]:

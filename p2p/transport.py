@@ -31,7 +31,7 @@ from . import hardening, requests
 from .addresses import AddressBook, PeerAddress, parse_address
 from .frames import FramedStream
 from .gossip import Gossip
-from .host import build_host, libp2p_id, listen_address, node_of
+from .host import build_host, libp2p_id, listen_address, node_of, reachable_addresses
 from .inbound import Inbound
 from .muxed_stream import MuxedStream
 
@@ -92,13 +92,13 @@ class Libp2pTransport:
                     await self._disconnect_all()
                     nursery.cancel_scope.cancel()
         except Exception as error:
-            raise _one_of(error) from error
+            raise _one_of(error) from None
         finally:
             self._nursery = None
 
     def addresses(self) -> tuple[str, ...]:
         """Where peers can dial us."""
-        return tuple(str(address) for address in self._host.get_addrs())
+        return tuple(one for address in self._host.get_addrs() for one in reachable_addresses(str(address)))
 
     def connected(self) -> frozenset[NodeId]:
         """Peers with a live connection."""

@@ -114,6 +114,7 @@ STREAM_WINDOW_MAX_BYTES = 1024 * 1024
 """Unread bytes that one stream may hold in memory."""
 CONNECTION_WRITE_TIMEOUT_S = 30.0
 REQUEST_HANDLER_TIMEOUT_S = 120.0
+REQUEST_WATCH_S = 0.5
 RESET_TIMEOUT_S = 1.0
 PROTOCOL_MAX_CHARS = 128
 TOPIC_MAX_CHARS = 128
@@ -165,3 +166,21 @@ WORKER_EXIT_MAX_S = 5.0
 WORKER_ALIVE_INTERVAL_MS = 1_000
 WORKERS_MAX = 4
 WARM_IDLE_MAX_S = 120.0
+
+# scheduler: services
+BID_MAX_BYTES = 512
+"""Of an encoded bid: a certificate with BIDS_MAX of them must fit one gossip message."""
+EARLY_MESSAGES_MAX = 4 * BIDS_MAX
+"""Market messages of one job that wait while its escrow is looked up."""
+JOBS_REFUSED_MAX = 1024
+ESCROW_POLL_S = 0.2
+SEAT_POLL_S = 0.15
+CHAIN_RETRY_S = 2.0
+FETCH_TRIES_MAX = 3
+FETCH_RETRY_S = 0.5
+PREPARE_DELAY_S = 2.0
+"""After the worker's start: a verifier's own warm-up must not take CPU from it on a shared machine."""
+STRICT_MASK_ROUNDS = 2
+"""Settlement rounds in which a member insists on the fee of everyone that it counts."""
+PROGRESS_DRAIN_S = 1.0
+OUTCOME_PATIENCE_S = 10.0

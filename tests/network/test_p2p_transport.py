@@ -50,12 +50,12 @@ async def until(condition: Callable[[], object], seconds: float = 8.0) -> None:
 class World:
     """Starts transports of one kind, each in a task of its own. `stop` ends one of them alone, cleanly."""
 
-    def __init__(self, make: Callable[[KeyPair], Any], nursery: trio.Nursery) -> None:
+    def __init__(self, make: Callable[[KeyPair, int], Any], nursery: trio.Nursery) -> None:
         self.make, self._nursery = make, nursery
         self._stops: dict[NodeId, tuple[trio.Event, trio.Event]] = {}
 
-    async def start(self, number: int) -> Any:
-        return await self._nursery.start(self._run, self.make(key(number)))
+    async def start(self, number: int, port: int = 0) -> Any:
+        return await self._nursery.start(self._run, self.make(key(number), port))
 
     async def stop(self, transport: Any) -> None:
         stop, stopped = self._stops[transport.node_id]
@@ -79,7 +79,7 @@ class World:
 @asynccontextmanager
 async def memory_world() -> AsyncIterator[World]:
     async with MemoryNetwork(random.Random(7)).run() as network, trio.open_nursery() as nursery:
-        world = World(lambda pair: MemoryTransport(network, pair.node_id), nursery)
+        world = World(lambda pair, _port: MemoryTransport(network, pair.node_id), nursery)
         yield world
         await world.stop_all()
 
@@ -89,7 +89,7 @@ async def libp2p_world() -> AsyncIterator[World]:
     from cyxnode.p2p.transport import Libp2pTransport
 
     async with trio.open_nursery() as nursery:
-        world = World(Libp2pTransport, nursery)
+        world = World(lambda pair, port: Libp2pTransport(pair, port=port), nursery)
         yield world
         await world.stop_all()
 
@@ -157,6 +157,31 @@ async def test_request_that_is_not_answered_in_time_is_unreachable(world: World)
     far.serve(ECHO, never)
     with pytest.raises(PeerUnreachable, match="did not answer"):
         await near.request(far.node_id, ECHO, b"", timeout_s=0.3)
+
+
+async def test_handler_is_cancelled_when_its_asker_gives_up(world: World) -> None:
+    near, far = await pair(world)
+    cancelled = 0
+
+    async def never(_peer: NodeId, _payload: bytes) -> bytes:
+        nonlocal cancelled
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled += 1
+        raise AssertionError
+
+    async def ask() -> None:
+        with pytest.raises(PeerUnreachable):
+            await near.request(far.node_id, ECHO, b"", timeout_s=0.5)
+
+    far.serve(ECHO, never)
+    await near.connect(far.addresses()[0])
+    async with trio.open_nursery() as nursery:
+        for _ in range(STREAMS_PER_PEER_MAX // 2):
+            nursery.start_soon(ask)
+    await until(lambda: cancelled)
+    await until(lambda: cancelled == STREAMS_PER_PEER_MAX // 2)
 
 
 async def test_oversized_requests_and_answers_are_refused(world: World) -> None:
@@ -523,8 +548,21 @@ async def test_the_largest_gossip_message_arrives(world: World) -> None:
 # the context
 
 
+async def test_a_node_may_return_under_its_old_address(world: World) -> None:
+    near, far = await pair(world)
+    address = far.addresses()[0]
+    for _ in range(3):
+        await world.stop(far)
+        with pytest.raises(PeerUnreachable):
+            await near.request(far.node_id, ECHO, b"x", timeout_s=5)
+        far = await world.start(2, port=int(address.split("/")[4]))
+        assert far.addresses() == (address,)
+        far.serve(ECHO, echo)
+        assert await near.request(far.node_id, ECHO, b"x", timeout_s=5) == b"x"
+
+
 async def test_an_error_of_the_body_comes_out_as_itself(world: World) -> None:
-    transport = world.make(key(1))
+    transport = world.make(key(1), 0)
     with pytest.raises(ZeroDivisionError):
         async with transport.run():
             raise ZeroDivisionError

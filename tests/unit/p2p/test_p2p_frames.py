@@ -21,7 +21,7 @@ class Script:
 
     def __init__(self, *chunks: bytes | None) -> None:
         self.chunks, self.written, self.calls = list(chunks), bytearray(), list[str]()
-        self.block_writes = False
+        self.block_writes = self.broken = False
 
     async def read(self, _count: int) -> bytes:
         await trio.lowlevel.checkpoint()
