@@ -271,14 +271,14 @@ async def test_an_occupied_port_is_named_with_the_fix(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(LocalError, match=f"port: {port} is in use") as caught:
+        with trio.fail_after(5), pytest.raises(LocalError, match=f"port: {port} is in use") as caught:
             await serve_chain("127.0.0.1", port, tmp_path)
     assert (caught.value.field, caught.value.fix.split()[0]) == ("port", "stop")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "example.org", "::"])
 async def test_only_loopback_is_served(host: str) -> None:
-    with pytest.raises(LocalError, match=r"host: .* is not loopback"):
+    with trio.fail_after(5), pytest.raises(LocalError, match=r"host: .* is not loopback"):
         await serve_chain(host, 0, None)
 
 

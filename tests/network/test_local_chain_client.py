@@ -9,17 +9,22 @@ from hashlib import sha256
 
 import pytest
 import trio
+from solders.instruction import AccountMeta, Instruction
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
 
 from cyxnode.ledger.addresses import LOCAL_PROGRAM_ID
 from cyxnode.ledger.chain_client import ChainClient
 from cyxnode.ledger.cluster import LocalCluster
 from cyxnode.ledger.direct_rpc import DirectRpc
+from cyxnode.ledger.escrow_layout import TOKEN_PROGRAM, associated_token_address
 from cyxnode.ledger.faucet import request_airdrop, request_tokens, transfer_lamports, transfer_tokens
 from cyxnode.ledger.genesis import GRACE_S, MINIMUM_STAKE_MICRO_CYX, ensure_genesis
 from cyxnode.ledger.http_rpc import open_http_rpc
 from cyxnode.ledger.rpc import FaucetRpc
 from cyxnode.ledger.rpc_methods import RpcMethods
 from cyxnode.ledger.rpc_server import open_rpc_listeners, serve_rpc
+from cyxnode.ledger.sender import send_and_confirm
 from cyxnode.protocol.chain import (
     CloseJob,
     JobAccount,
@@ -150,6 +155,19 @@ async def test_register_open_seat_settle_close(market: Market, k: int, nodes: in
     assert worker == 9 * MICRO
     assert worker + treasury + back + earned == BUDGET
     assert earned == pytest.approx(MICRO * config.verifier_share_bps // 10_000, abs=k)
+
+
+async def test_seven_seats_settle_although_the_worker_closed_its_token_account(market: Market) -> None:
+    requester, job, keys = await market.seated_job(7, 8)
+    wish = await settlement(requester, job, keys, 10 * MICRO)
+    worker, mint = Pubkey.from_bytes(wish.worker), Pubkey.from_bytes((await requester.config()).mint)
+    account = associated_token_address(worker, mint)
+    accounts = [AccountMeta(account, False, True), AccountMeta(worker, False, True), AccountMeta(worker, True, False)]
+    close = Instruction(TOKEN_PROGRAM, b"\x09", accounts)
+    await send_and_confirm(market.rpc, [close], [Keypair.from_seed(keys[wish.worker].seed)])
+    assert await market.rpc.get_account(bytes(account)) is None
+    await requester.submit(wish)
+    assert (await requester.balance(wish.worker)).micro_cyx == 9 * MICRO
 
 
 async def test_a_settlement_is_not_paid_twice_and_forgeries_are_named(market: Market) -> None:

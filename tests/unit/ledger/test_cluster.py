@@ -14,7 +14,7 @@ from solders.transaction import VersionedTransaction
 
 from cyxnode.ledger.addresses import CLOCK_SYSVAR
 from cyxnode.ledger.chain_client import find_slot_hash
-from cyxnode.ledger.cluster import SLOTS_PER_EPOCH
+from cyxnode.ledger.cluster import SLOTS_PER_EPOCH, LocalCluster
 from cyxnode.ledger.escrow_layout import SLOT_HASHES_SYSVAR
 from cyxnode.ledger.history import History, TransactionRecord
 from cyxnode.ledger.local_faucet import airdrop
@@ -151,10 +151,11 @@ def test_simulation_without_signatures_does_not_open_the_door() -> None:
     cluster = make_cluster()
     forged = bytearray(payment(cluster, ALICE, SOL))
     forged[1:65] = bytes(64)
-    assert not isinstance(cluster.simulate(bytes(forged), verify=False), TransactionRefused)
+    for preflight in (True, False):
+        assert not isinstance(cluster.simulate(bytes(forged), verify=False), TransactionRefused)
+        with pytest.raises(TransactionRefused):
+            cluster.send(bytes(forged), preflight=preflight)
     assert isinstance(cluster.simulate(bytes(forged)), TransactionRefused)
-    with pytest.raises(TransactionRefused):
-        cluster.send(bytes(forged))
 
 
 def test_slots_clock_and_slot_hashes_advance_together() -> None:
@@ -205,6 +206,18 @@ def test_a_slot_hash_depends_on_entropy_and_transactions_and_replays_from_a_seed
     assert slot_hash_after(1, SOL) == slot_hash_after(1, SOL)
     assert slot_hash_after(1, SOL) != slot_hash_after(2, SOL)
     assert slot_hash_after(1, SOL) != slot_hash_after(1, SOL + 1)
+
+
+def test_a_slot_hash_is_drawn_at_the_end_of_its_slot() -> None:
+    def cluster_with(last: bytes) -> LocalCluster:
+        script = [bytes(32), bytes(32)]
+        return LocalCluster(lambda _: script.pop(0) if script else last, now_unix_s=START_S)
+
+    one, two = cluster_with(b"\1" * 32), cluster_with(b"\2" * 32)
+    assert one.latest_blockhash() == two.latest_blockhash(), "alike until the slot ends"
+    one.advance(START_S)
+    two.advance(START_S)
+    assert one.latest_blockhash() != two.latest_blockhash()
 
 
 def test_genesis_hashes_differ_between_chains() -> None:

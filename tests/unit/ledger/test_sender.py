@@ -16,7 +16,7 @@ from cyxnode.ledger.direct_rpc import DirectRpc
 from cyxnode.ledger.rpc import TransactionFault, TransactionStatus
 from cyxnode.ledger.sender import send_and_confirm, sign
 from cyxnode.protocol.errors import ChainUnreachable, LocalError
-from cyxnode.protocol.limits import BLOCKHASHES_MAX, CONFIRM_TIMEOUT_S, SUBMIT_ATTEMPTS_MAX
+from cyxnode.protocol.limits import BLOCKHASHES_MAX, CONFIRM_TIMEOUT_S, RESEND_POLLS, SUBMIT_ATTEMPTS_MAX
 from ledger_world import SOL, START_S, lamports_of, make_cluster, wallet
 
 ALICE = wallet("alice").pubkey()
@@ -24,14 +24,14 @@ Fault = Callable[[], None]
 
 
 class BadLine(DirectRpc):
-    """A cluster behind a line that loses requests (`before`), answers (`after`) and statuses, as scripted."""
+    """A cluster behind a line that loses requests (`before`) and answers (`after`) and hides statuses, as scripted."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         super().__init__(cluster)
         self.cluster = cluster
         self.before: list[Fault] = []
         self.after: list[Fault] = []
-        self.statuses: list[Fault] = []
+        self.hidden = 0
         self.sent: list[bytes] = []
 
     async def send(self, transaction: bytes) -> str:
@@ -44,8 +44,9 @@ class BadLine(DirectRpc):
         return signature
 
     async def status(self, signature: str) -> TransactionStatus | None:
-        if self.statuses:
-            self.statuses.pop(0)()
+        if self.hidden:
+            self.hidden -= 1
+            return None
         return await super().status(signature)
 
 
@@ -112,6 +113,15 @@ async def test_landed_with_the_answer_lost_and_the_blockhash_gone_pays_once(
     await pay(line)
     assert lamports_of(line.cluster, ALICE) == SOL
     assert len(set(line.sent)) == 1, "the landed transaction is found by its signature before signing anew"
+
+
+async def test_a_status_that_shows_only_after_the_blockhash_expired_is_not_missed(
+    line: BadLine, autojump_clock: MockClock
+) -> None:
+    line.after, line.hidden = [expire(line.cluster)], RESEND_POLLS
+    await pay(line)
+    assert len(set(line.sent)) == 1
+    assert lamports_of(line.cluster, ALICE) == SOL
 
 
 async def test_a_preflight_failure_is_a_fault_and_sends_nothing_more(line: BadLine, autojump_clock: MockClock) -> None:
