@@ -22,6 +22,9 @@ from ..protocol.limits import WORKER_EXIT_MAX_S, WORKER_READ_BYTES, WORKER_STDER
 from .wire import HEADER, REPORTS, Failure, decode_frame, encode_frame, frame_length, from_failure
 
 
+_FATAL = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
+
+
 class WorkerPipe:
     """A running worker. One task uses it at a time."""
 
@@ -107,7 +110,8 @@ class WorkerPipe:
             return "the worker process closed its pipe"
         number = -code if code < 0 else code - 128
         if number in set(signal.Signals):
-            hint = " (out of memory?)" if number == signal.SIGKILL else ""
+            # native libraries abort or crash where an allocation fails under the worker's limit
+            hint = " (out of memory?)" if number in _FATAL else ""
             return f"the worker process was ended by {signal.Signals(number).name}{hint}"
         tail = os.pread(self._errors, WORKER_STDERR_TAIL_BYTES, max(0, self._size() - WORKER_STDERR_TAIL_BYTES))
         last = tail.decode(errors="replace").strip().rpartition("\n")[2]
