@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -18,6 +20,9 @@ from .genesis import ensure_genesis
 from .rpc_methods import RpcMethods
 from .rpc_server import open_rpc_listeners, serve_rpc
 
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
 _log = structlog.get_logger()
 
 
@@ -26,7 +31,7 @@ async def serve_chain(
     port: int,
     data_dir: Path | None,
     *,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a local chain until cancelled; starts with the URL once nodes can register.
 
@@ -35,13 +40,13 @@ async def serve_chain(
     """
     began = time.monotonic()
     path = data_dir / "chain" if data_dir is not None else None
-    cluster = LocalCluster(os.urandom, now_unix_s=int(time.time()), path=path)
+    cluster = LocalCluster(os.urandom, now_unix_s=_wall_unix_s(), path=path)
     try:
         await ensure_genesis(cluster)
         listeners, bound = await open_rpc_listeners(host, port)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_rpc, RpcMethods(cluster).call, listeners)
-            nursery.start_soon(tick, cluster)
+            nursery.start_soon(tick, cluster, _wall_unix_s)
             url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
             _log.info(
                 "chain.ready",
@@ -63,13 +68,17 @@ async def serve_chain(
         cluster.close()
 
 
-async def tick(cluster: LocalCluster) -> None:
-    """Advance one slot every SLOT_MS. Time lost in a pause is not caught up: slots are counted, not owed."""
+async def tick(cluster: LocalCluster, unix_s: Callable[[], int]) -> None:
+    """Advance one slot every SLOT_MS of trio's clock. Time lost in a pause is not caught up: slots are not owed."""
     due = trio.current_time()
     while True:
         due = max(due + SLOT_MS / 1000, trio.current_time())
         await trio.sleep_until(due)
-        cluster.advance(int(time.time()))
+        cluster.advance(unix_s())
+
+
+def _wall_unix_s() -> int:
+    return int(time.time())
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

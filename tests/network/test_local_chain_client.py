@@ -16,12 +16,13 @@ from solders.pubkey import Pubkey
 from cyxnode.ledger.addresses import LOCAL_PROGRAM_ID
 from cyxnode.ledger.chain_client import ChainClient
 from cyxnode.ledger.cluster import LocalCluster
+from cyxnode.ledger.deploy import deploy_program
 from cyxnode.ledger.direct_rpc import DirectRpc
-from cyxnode.ledger.escrow_layout import TOKEN_PROGRAM, associated_token_address
+from cyxnode.ledger.escrow_layout import PROGRAM_PATH, TOKEN_PROGRAM, associated_token_address
 from cyxnode.ledger.faucet import request_airdrop, request_tokens, transfer_lamports, transfer_tokens
 from cyxnode.ledger.genesis import GRACE_S, MINIMUM_STAKE_MICRO_CYX, ensure_genesis
 from cyxnode.ledger.http_rpc import open_http_rpc
-from cyxnode.ledger.rpc import FaucetRpc
+from cyxnode.ledger.rpc import FaucetRpc, TransactionFault
 from cyxnode.ledger.rpc_methods import RpcMethods
 from cyxnode.ledger.rpc_server import open_rpc_listeners, serve_rpc
 from cyxnode.ledger.sender import send_and_confirm
@@ -40,10 +41,10 @@ from cyxnode.protocol.committee import draw
 from cyxnode.protocol.errors import ChainRejected, LocalError
 from cyxnode.protocol.hashing import QuorumKind, job_id, quorum_context, quorum_message, settle_digest
 from cyxnode.protocol.identity import KeyPair
-from cyxnode.protocol.limits import MICRO
+from cyxnode.protocol.limits import DEPLOY_CHUNK_BYTES, MICRO
 from cyxnode.protocol.ports import Chain
 from cyxnode.protocol.units import JobId, MicroCyx, NodeId
-from ledger_world import SOL, START_S, make_cluster
+from ledger_world import SOL, START_S, make_cluster, wallet
 
 CLASS = sha256(b"class").digest()
 BUDGET = MicroCyx(20 * MICRO)
@@ -239,3 +240,18 @@ async def test_transfers_and_faucet_bounds(market: Market) -> None:
         await request_tokens(market.rpc, payer.node_id, 2**60)
     with pytest.raises(ChainRejected, match="lamports"):
         await request_airdrop(market.rpc, payer.node_id, 2**60)
+
+
+async def test_a_program_is_deployed_by_the_loader_even_after_an_interruption(market: Market) -> None:
+    payer, program, buffer = wallet("deployer"), wallet("program"), wallet("buffer")
+    await request_airdrop(market.rpc, bytes(payer.pubkey()), 10 * SOL)
+    elf = PROGRAM_PATH.read_bytes()
+    with pytest.raises(ChainRejected):
+        await deploy_program(market.rpc, payer, program, buffer, elf[:3000] + bytes(len(elf) - 3000))
+    assert await market.rpc.get_account(bytes(program.pubkey())) is None, "the loader verifies before it installs"
+    transactions = await deploy_program(market.rpc, payer, program, buffer, elf)
+    assert transactions == -(-len(elf) // DEPLOY_CHUNK_BYTES) + 1, "the buffer was there already"
+    market.cluster.advance(START_S + 1)
+    with pytest.raises(TransactionFault) as called:
+        await send_and_confirm(market.rpc, [Instruction(program.pubkey(), b"\xff", [])], [payer])
+    assert called.value.error == {"InstructionError": [0, {"Custom": 100}]}, "it runs, and knows no such instruction"
