@@ -51,6 +51,7 @@ class MemoryTransport:
         self._links: dict[NodeId, Link] = {}
         self._seen: OrderedDict[int, _Flood] = OrderedDict()
         self._handlers: trio.Nursery | None = None
+        self._ran = False
 
     @property
     def node_id(self) -> NodeId:
@@ -60,6 +61,9 @@ class MemoryTransport:
     @asynccontextmanager
     async def run(self) -> AsyncIterator[MemoryTransport]:
         """Serve while the context is open; once."""
+        if self._ran:
+            raise LocalError("the transport has run already", field="transport", fix="make a new one")
+        self._ran = True
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             await nursery.start(self._serve)

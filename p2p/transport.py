@@ -62,6 +62,8 @@ class Libp2pTransport:
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Libp2pTransport]:
         """Listen and serve while the context is open; once. LocalError(field='port') when the port is taken."""
+        if self._stop.is_set() or self._nursery is not None:
+            raise LocalError("the transport has run already", field="transport", fix="make a new one")
         failure: Exception | None = None
         try:
             async with trio.open_nursery() as nursery:

@@ -566,3 +566,14 @@ async def test_an_error_of_the_body_comes_out_as_itself(world: World) -> None:
     with pytest.raises(ZeroDivisionError):
         async with transport.run():
             raise ZeroDivisionError
+
+
+async def test_a_transport_runs_once(world: World) -> None:
+    transport = world.make(key(1), 0)
+    with pytest.raises(LocalError, match="not running"):
+        await transport.open_stream(key(2).node_id, ECHO)
+    async with transport.run():
+        pass
+    with pytest.raises(LocalError, match="already"):
+        async with transport.run():
+            pass
