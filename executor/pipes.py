@@ -21,7 +21,6 @@ from ..protocol.errors import ExecutionFailed
 from ..protocol.limits import WORKER_EXIT_MAX_S, WORKER_READ_BYTES, WORKER_STDERR_TAIL_BYTES
 from .wire import HEADER, REPORTS, Failure, decode_frame, encode_frame, frame_length, from_failure
 
-
 _FATAL = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 
 
