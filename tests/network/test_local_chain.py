@@ -243,7 +243,7 @@ async def test_a_chain_whose_disk_fails_ends_with_one_local_error(
         raise LocalError("disk full", field="data dir")
 
     class BreakDisk:
-        def started(self, url: str) -> None:
+        def started(self, value: str | None = None) -> None:
             monkeypatch.setattr("cyxnode.ledger.cluster_store.ClusterStore.put_slot", full)
 
     with trio.fail_after(5), pytest.raises(LocalError, match="data dir: disk full"):
