@@ -91,14 +91,11 @@ def submit_train(
 
 async def live_prices(service: RequesterService, order: JobOrder) -> tuple[int, int]:
     """Lowest and highest live price in micro-CYX; (0, 0) when nobody fits within ESTIMATE_WAIT_S."""
-    from ..scheduler.requester_service import JobRun
-
-    run = JobRun(service, order)
     with trio.move_on_after(min(ESTIMATE_WAIT_S, order.class_wait_ms / 1000)):
-        while max((len(nodes) for nodes in run.fitting().values()), default=0) <= order.k:
+        while max((len(nodes) for nodes in service.fitting(order).values()), default=0) <= order.k:
             with trio.move_on_after(0.2):
                 await service.presence.changed.wait()
-    return run.estimate()
+    return service.estimate(order)
 
 
 def save_result(result: JobResult, folder: Path) -> dict[str, str]:

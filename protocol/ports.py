@@ -224,6 +224,9 @@ class Runner(Protocol):
     def description(self) -> dict[str, str]:
         """What the class digest covers (torch build, CPU or GPU, threads, flags), `device`, and whether `sandboxed`."""
 
+    def prepare(self) -> None:
+        """Work will come soon: warm up in the background. Never waits."""
+
     def session(self, task: TrainTask) -> AbstractAsyncContextManager[RunnerSession]: ...
 
 

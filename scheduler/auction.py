@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 from ..protocol.award import Award
 from ..protocol.hashing import bid_commitment, bid_digest
-from ..protocol.limits import BIDS_MAX, ROUNDS_MAX
+from ..protocol.limits import BID_MAX_BYTES, BIDS_MAX, ROUNDS_MAX
 from ..protocol.units import JobId, NodeId
 
 VOTE_GRACE_MS = 100
@@ -214,13 +214,13 @@ def open_auction(terms: AuctionTerms, now_ms: int, expected: frozenset[NodeId], 
 
 def step(auction: Auction, stimulus: Stimulus) -> Step:
     """Apply one stimulus."""
-    if auction.phase in (Phase.AWARDED, Phase.UNSOLD) and not isinstance(stimulus, Certified):
+    if auction.phase in (Phase.AWARDED, Phase.UNSOLD):
         return auction, []
     match stimulus:
         case CommitSeen(bidder, commitment, now_ms):
             return _on_commit(auction, bidder, commitment, now_ms)
         case DeclineSeen(node, now_ms):
-            if auction.phase is not Phase.COMMITTING or node in auction.commits:
+            if auction.phase is not Phase.COMMITTING or node in auction.commits or node not in auction.expected:
                 return auction, []
             return _close_commits_if_complete(replace(auction, declined=auction.declined | {node}), now_ms)
         case RevealSeen():
@@ -319,6 +319,8 @@ def _close_commits(auction: Auction, now_ms: int) -> Step:
 def _on_reveal(auction: Auction, seen: RevealSeen) -> Step:
     terms = auction.terms
     if auction.phase not in (Phase.COMMITTING, Phase.REVEALING) or seen.bidder in auction.reveals:
+        return auction, []
+    if len(seen.bid) > BID_MAX_BYTES:
         return auction, []
     commitment = bid_commitment(terms.job, seen.bidder, seen.salt, seen.bid)
     if auction.commits.get(seen.bidder) != commitment or seen.price > terms.price_limit:

@@ -1,11 +1,12 @@
 """The provider's and verifier's side of the market: one room per job, from announce to outcome (DESIGN 5).
 
 It follows the topic of the node's execution class, gives each job's messages to its AuctionRun, WorkRun or CaseRun, and
-answers the direct requests of the parties. A node never holds two roles in one job.
+starts those. A node never holds two roles in one job.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,29 +14,19 @@ import structlog
 import trio
 
 from ..protocol.award import JobTerms
+from ..protocol.chain import JobState, Verdict
 from ..protocol.envelope import Signed
-from ..protocol.errors import CyxError, Refusal
 from ..protocol.limits import JOBS_OPEN_MAX, STATUS_DIGEST_INTERVAL_MS
 from ..protocol.messages import (
     AwardCertificate,
-    AwardVote,
     BidCommit,
     BidReveal,
+    Capability,
     Decline,
     JobAnnounce,
     JobStatus,
     Message,
-    Opening,
-    OpenRequest,
     Outcome,
-    Proposal,
-    ResultClaim,
-    SettleProposal,
-    SettleVote,
-    StartNotice,
-    Tally,
-    VerdictCommit,
-    VerdictReveal,
 )
 from ..protocol.settlement import signers
 from ..protocol.units import JobId, NodeId, base58
@@ -45,29 +36,17 @@ from .auction_service import AuctionRun, Awarded
 from .committee_service import CaseRun
 from .context import NodeContext
 from .data_service import DataService
+from .market_requests import MarketRequests
 from .presence_service import Load, PresenceService
-from .wire import CLAIM, COMMIT, NOT_YET, OPEN, PROPOSAL, REVEAL, SETTLE, START, TALLY
+from .room import Room, Rooms
+from .supervision import contained, supervised
+from .unfinished import forget, remember, unfinished
 from .worker_service import WorkRun
-
-ROOM_LIFE_MS = 24 * 3600 * 1000
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Room:
-    """One job as this node lives it."""
-
-    announce: Signed[JobAnnounce]
-    opened_at_ms: int
-    auction: AuctionRun
-    work: WorkRun | None = None
-    case: CaseRun | None = None
-    awarded: Awarded | None = None
-    outcome: Signed[Outcome] | None = None
 
 
 @dataclass(slots=True)
@@ -77,38 +56,27 @@ class MarketService:
     context: NodeContext
     presence: PresenceService
     data: DataService
-    rooms: dict[JobId, Room] = field(default_factory=dict)
+    rooms: Rooms = field(default_factory=Rooms)
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the market until cancelled. Started once the topic is joined."""
-        self._serve()
+        MarketRequests(self.context.wire, self.rooms, self._outcome).serve()
         topic = market_topic(self.context.runner.execution_class)
         async with self.context.wire.listen(topic, MARKET_KINDS) as messages:
+            self._own_up()
             task_status.started()
             async for signed in messages:
-                self._dispatch(signed)
+                contained(self._dispatch, signed)
 
     def load(self) -> Load:
         """What our heartbeat says."""
-        running = self.running()
+        running = self.rooms.running()
         return Load("busy" if running else "idle", 0, running, 0)
-
-    def running(self) -> int:
-        """Jobs that this node is working on, or has won and not yet claimed."""
-        return sum(1 for room in self.rooms.values() if room.work is not None and room.work.claim is None)
-
-    def committed_price(self, node: NodeId) -> int:
-        """Prices of a node's open awards, which its stake must cover."""
-        return sum(
-            room.awarded.certified.price
-            for room in self.rooms.values()
-            if room.awarded is not None and room.outcome is None and room.awarded.certified.winner == node
-        )
 
     def node_died(self, node: NodeId) -> None:
         """Presence lost a node: its jobs need not wait for their deadline."""
         now_ms = self.context.wire.clock.monotonic_ms()
-        for room in self.rooms.values():
+        for room in list(self.rooms.by_job.values()):
             if room.case is not None and room.awarded is not None and room.awarded.certified.winner == node:
                 room.case.apply(verification.WorkerLost("the worker's heartbeats stopped", now_ms))
 
@@ -117,7 +85,7 @@ class MarketService:
         room = self.rooms.get(job)
         return room is not None and room.awarded is not None and peer in room.awarded.terms.committee
 
-    # gossip -------------------------------------------------------------------------------------------------------
+    # gossip ---------------------------------------------------------------------------------------------------------
 
     def _dispatch(self, signed: Signed[Message]) -> None:
         message = signed.message
@@ -125,11 +93,11 @@ class MarketService:
             case JobAnnounce():
                 self._open_room(Signed(signed.sender, message, signed.raw))
             case BidCommit() | BidReveal() | Decline():
-                room = self.rooms.get(JobId(message.job))
-                if room is not None:
+                room = self.rooms.get(message.job)
+                if room is not None and signed.sender != room.announce.sender:
                     room.auction.gossip(Signed(signed.sender, message, signed.raw))
             case AwardCertificate():
-                room = self.rooms.get(JobId(message.job))
+                room = self.rooms.get(message.job)
                 if room is not None:
                     room.auction.certificate_seen(signed.raw)
             case Outcome():
@@ -138,13 +106,14 @@ class MarketService:
                 log.info("gossip not followed", kind=type(message).__name__, peer=base58(signed.sender))
 
     def _open_room(self, announce: Signed[JobAnnounce]) -> None:
-        job = JobId(announce.message.job)
-        if job in self.rooms or announce.sender == self.context.wire.me:
+        job, me = JobId(announce.message.job), self.context.wire.me
+        if self.rooms.knows(job) or announce.sender == me:
             return
         if announce.message.execution_class != self.context.runner.execution_class:
             return
-        self._sweep()
-        if len(self.rooms) >= JOBS_OPEN_MAX:
+        for ended in self.rooms.make_place(self.context.wire.clock.unix_ms() // 1000):
+            self.context.blobs.drop_states(ended)
+        if self.rooms.full:
             log.warning("announce not followed", job=base58(job), cause=f"{JOBS_OPEN_MAX} jobs are open here")
             return
         now_ms = self.context.wire.clock.monotonic_ms()
@@ -155,49 +124,59 @@ class MarketService:
             announce=announce,
             received_at_ms=now_ms,
             expected=expected,
-            alive=lambda: [*self.presence.alive(announce.message.execution_class), self.context.wire.me],
-            running=self.running,
-            committed_price=self.committed_price,
+            alive=self._alive,
+            running=self.rooms.running,
+            committed_price=self.rooms.committed_price,
             on_award=self._awarded,
             on_unsold=self._unsold,
+            on_refused=self.rooms.refuse,
         )
-        self.rooms[job] = Room(announce, now_ms, auction)
+        self.rooms.by_job[job] = Room(announce, auction)
         log.info("announced", job=base58(job), budget=announce.message.budget, expected=len(expected))
-        self.context.nursery.start_soon(self._run_auction, auction)
+        self._start(job, auction.finish, auction.run)
 
-    async def _run_auction(self, auction: AuctionRun) -> None:
-        try:
-            await auction.run()
-        except CyxError as error:
-            log.warning("auction left", job=base58(auction.job), cause=str(error))
+    def _alive(self) -> dict[NodeId, Capability]:
+        """Live nodes of our class, with us among them."""
+        alive, now_ms = self.presence.alive(self.context.runner.execution_class), self.context.wire.clock.unix_ms()
+        if self.presence.offer is not None:
+            alive[self.context.wire.me] = self.presence.offer(now_ms, now_ms)
+        return alive
 
-    def _sweep(self) -> None:
-        now_ms = self.context.wire.clock.monotonic_ms()
-        ended = [j for j, room in self.rooms.items() if now_ms - room.opened_at_ms > ROOM_LIFE_MS]
-        settled = [j for j, room in self.rooms.items() if room.outcome is not None]
-        surplus = settled[: max(0, len(self.rooms) - JOBS_OPEN_MAX + 1)]
-        for job in {*ended, *surplus}:
-            del self.rooms[job]
+    def _start(
+        self, job: JobId, on_defect: Callable[[], None], action: Callable[..., Awaitable[object]], *arguments: object
+    ) -> None:
+        self.context.nursery.start_soon(supervised, job, on_defect, action, *arguments)
+
+    # our part in a job ----------------------------------------------------------------------------------------------
 
     def _awarded(self, awarded: Awarded) -> None:
-        room = self.rooms[awarded.terms.job]
-        room.awarded = awarded
-        me = self.context.wire.me
+        room = self.rooms.get(awarded.terms.job)
+        if room is None or room.awarded is not None:
+            return
+        room.awarded, me = awarded, self.context.wire.me
         if awarded.certified.winner == me:
             room.work = WorkRun(self.context, self.data, awarded)
-            self.context.nursery.start_soon(room.work.run)
-            self.context.nursery.start_soon(self._speak_status, room.work)
+            self._start(awarded.terms.job, room.work.stop, self._work, room.work)
+            self._start(awarded.terms.job, _nothing, self._speak_status, room.work)
         elif me in awarded.terms.committee:
-            room.case = CaseRun(self.context, self.data, room.announce, awarded.terms, awarded, self._case_closed)
-            self.context.nursery.start_soon(room.case.run)
+            self._sit(room, awarded.terms, awarded, "")
+
+    async def _work(self, work: WorkRun) -> None:
+        remember(self.context.journal, work.awarded)
+        await work.run()
+        forget(self.context.journal, work.job)
 
     def _unsold(self, terms: JobTerms, announce: Signed[JobAnnounce], reason: str) -> None:
-        room = self.rooms[terms.job]
-        room.case = CaseRun(self.context, self.data, announce, terms, None, self._case_closed)
-        self.context.nursery.start_soon(room.case.run, reason)
+        room = self.rooms.get(terms.job)
+        if room is not None:
+            self._sit(room, terms, None, reason)
+
+    def _sit(self, room: Room, terms: JobTerms, awarded: Awarded | None, reason: str) -> None:
+        room.case = CaseRun(self.context, self.data, room.announce, terms, awarded, reason, self._outcome)
+        self._start(terms.job, room.case.close, room.case.run)
 
     def _outcome(self, signed: Signed[Outcome]) -> None:
-        room = self.rooms.get(JobId(signed.message.job))
+        room = self.rooms.get(signed.message.job)
         terms = room.auction.terms if room is not None else None
         if room is None or terms is None or room.outcome is not None:
             return
@@ -205,19 +184,36 @@ class MarketService:
             log.warning("outcome dropped: too few signatures", job=base58(terms.job), peer=base58(signed.sender))
             return
         room.outcome = signed
+        room.auction.finish()
         if room.case is not None:
             room.case.apply(verification.OutcomeSeen())
         if room.work is not None:
-            log.info("outcome", job=base58(terms.job), verdict=signed.message.verdict, price=signed.message.price)
+            verdict = Verdict(signed.message.verdict).name
+            log.info("outcome", job=base58(terms.job), verdict=verdict, cause=signed.message.reason)
+            room.work.stop()
         self.context.blobs.drop_states(terms.job)
 
-    def _case_closed(self, job: JobId) -> None:
-        log.info("case closed", job=base58(job))
+    # after a restart ------------------------------------------------------------------------------------------------
+
+    def _own_up(self) -> None:
+        for awarded in unfinished(self.context.journal, self.context.wire.genesis):
+            self._start(awarded.terms.job, _nothing, self._give_up, awarded)
+
+    async def _give_up(self, awarded: Awarded) -> None:
+        """Tell the parties of an award from before a restart that nothing will come of it."""
+        job = awarded.terms.job
+        account = await self.context.chain.job(job)
+        if account is not None and account.state is not JobState.SETTLED:
+            log.warning("award given up", job=base58(job), cause="this node restarted")
+            self.context.wire.transport.learn(awarded.announce.sender, awarded.announce.message.addresses)
+            await WorkRun(self.context, self.data, awarded).give_up("the worker's node restarted")
+        self.context.blobs.drop_states(job)
+        forget(self.context.journal, job)
 
     async def _speak_status(self, work: WorkRun) -> None:
         """A digest of a running job, for `job watch`."""
         sequence = 0
-        while work.claim is None:
+        while not work.over:
             progress = work.last_progress()
             status = JobStatus(
                 job=work.job,
@@ -233,54 +229,6 @@ class MarketService:
             sequence += 1
             await trio.sleep(STATUS_DIGEST_INTERVAL_MS / 1000)
 
-    # requests -----------------------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        wire = self.context.wire
-        wire.serve(TALLY, Tally, self._on_tally)
-        wire.serve(PROPOSAL, Proposal, self._on_proposal)
-        wire.serve(START, StartNotice, self._on_start)
-        wire.serve(CLAIM, ResultClaim, self._on_claim)
-        wire.serve(COMMIT, VerdictCommit, self._on_commit)
-        wire.serve(REVEAL, VerdictReveal, self._on_reveal)
-        wire.serve(OPEN, OpenRequest, self._on_open)
-        wire.serve(SETTLE, SettleProposal, self._on_settle)
-
-    def _room(self, job: bytes) -> Room:
-        room = self.rooms.get(JobId(job))
-        if room is None:
-            raise Refusal(NOT_YET + "this job is not known here")
-        return room
-
-    def _case(self, job: bytes) -> CaseRun:
-        room = self._room(job)
-        if room.case is None or room.case.state is None:
-            raise Refusal(NOT_YET + "no award is known here")
-        return room.case
-
-    async def _on_tally(self, signed: Signed[Tally]) -> None:
-        await self._room(signed.message.job).auction.tally_received(signed)
-
-    async def _on_proposal(self, signed: Signed[Proposal]) -> AwardVote:
-        return await self._room(signed.message.job).auction.judge(signed)
-
-    async def _on_start(self, signed: Signed[StartNotice]) -> None:
-        self._case(signed.message.job).started(signed.sender)
-
-    async def _on_claim(self, signed: Signed[ResultClaim]) -> None:
-        self._case(signed.message.job).claimed(signed)
-
-    async def _on_commit(self, signed: Signed[VerdictCommit]) -> None:
-        self._case(signed.message.job).commit_received(signed)
-
-    async def _on_reveal(self, signed: Signed[VerdictReveal]) -> None:
-        self._case(signed.message.job).reveal_received(signed)
-
-    async def _on_settle(self, signed: Signed[SettleProposal]) -> SettleVote:
-        return await self._case(signed.message.job).judge_settlement(signed)
-
-    async def _on_open(self, signed: Signed[OpenRequest]) -> Opening:
-        room = self._room(signed.message.job)
-        if room.work is None:
-            raise Refusal("this node is not the worker of the job")
-        return await room.work.open_traces(signed)
+def _nothing() -> None:
+    """A task whose defect ends nothing but itself."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import structlog
-import trio
 
 from .. import __version__
 from ..protocol.chain import NodeAccount, Register
@@ -27,6 +26,7 @@ from .market_service import MarketService
 from .presence_service import Load, PresenceService
 from .registry import Registry
 from .requester_service import News, RequesterService
+from .supervision import plain_nursery
 from .wire import Wire
 
 log = structlog.get_logger()
@@ -81,7 +81,7 @@ async def open_node(ports: Ports, runner: Runner, settings: NodeSettings) -> Asy
     account = await ensure_registered(ports, runner, settings)
     config = await ports.chain.config()
     wire = Wire(ports.transport, ports.key, config.genesis, ports.clock)
-    async with trio.open_nursery() as nursery:
+    async with plain_nursery() as nursery:
         context = NodeContext(
             wire=wire,
             chain=ports.chain,
@@ -150,7 +150,7 @@ async def open_presence(
         offer=None,
         load=lambda: Load("idle", 0, 0, 0),
     )
-    async with trio.open_nursery() as nursery:
+    async with plain_nursery() as nursery:
         await nursery.start(presence.run)
         yield presence
         nursery.cancel_scope.cancel()

@@ -7,12 +7,16 @@ worker, replayed, and its end compared. Metrics are compared exactly: within one
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
+import trio
+
 from ..protocol.envelope import Signed
+from ..protocol.errors import PeerUnreachable
 from ..protocol.hashing import leaf_chain, merkle_root
-from ..protocol.limits import BLOB_MAX_BYTES
+from ..protocol.limits import BLOB_MAX_BYTES, FETCH_RETRY_S, FETCH_TRIES_MAX
 from ..protocol.messages import ResultClaim
 from ..protocol.ports import Runner, RunnerSession, TrainTask
 from ..protocol.units import JobId
@@ -62,7 +66,7 @@ class Replayer:
 
     async def _replay(self, session: RunnerSession, segment: int) -> ReplayReport:
         claim, worker = self.claim.message, self.claim.sender
-        state = await self.data.fetch_state(worker, JobId(claim.job), segment)
+        state = await _patiently(lambda: self.data.fetch_state(worker, JobId(claim.job), segment))
         replayed = await session.replay(segment, state)
         if replayed.start_hash != claim.states[segment]:
             return ReplayReport(False, segment, f"segment {segment}: the served start state is not the claimed one", [])
@@ -73,10 +77,11 @@ class Replayer:
     async def _check_result(self, session: RunnerSession) -> str:
         claim, worker = self.claim.message, self.claim.sender
         cid = claim.model_weights_uri.removeprefix("ipfs://")
-        weights = await self.data.fetch(worker, cid, max_bytes=min(BLOB_MAX_BYTES, claim.model_weights_bytes))
+        most = min(BLOB_MAX_BYTES, claim.model_weights_bytes)
+        weights = await _patiently(lambda: self.data.fetch(worker, cid, max_bytes=most))
         if sha256(weights).digest() != claim.model_weights_hash:
             return "the delivered weights have another hash than claimed"
-        final = await self.data.fetch_state(worker, JobId(claim.job), len(claim.states) - 1)
+        final = await _patiently(lambda: self.data.fetch_state(worker, JobId(claim.job), len(claim.states) - 1))
         checked = await session.check_result(final, weights)
         if checked.state_hash != claim.states[-1] or not checked.weights_match:
             return "the delivered weights are not those of the final state"
@@ -84,3 +89,13 @@ class Replayer:
             found, claimed = checked.accuracy_micro / 1e6, claim.final_accuracy_micro / 1e6
             return f"held-out accuracy is {found:.4f}, claimed {claimed:.4f}"
         return ""
+
+
+async def _patiently(fetch: Callable[[], Awaitable[bytes]]) -> bytes:
+    """One broken connection convicts nobody: PeerUnreachable only after FETCH_TRIES_MAX tries."""
+    for _ in range(FETCH_TRIES_MAX - 1):
+        try:
+            return await fetch()
+        except PeerUnreachable:
+            await trio.sleep(FETCH_RETRY_S)
+    return await fetch()

@@ -19,6 +19,7 @@ from ..protocol.limits import (
     SETTLE_ROUND_MS,
     SETTLE_ROUNDS_MAX,
     START_LEASE_MS,
+    STRICT_MASK_ROUNDS,
     VERDICT_COMMIT_WAIT_MS,
     VERDICT_REVEAL_WAIT_MS,
 )
@@ -244,7 +245,8 @@ def step(case: Case, stimulus: Stimulus) -> Step:
             case = replace(_to(case, Phase.COMMITTED, now_ms), own=own, reason=reason)
             return case, [SendCommit(own)]
         case CommitReceived(member, raw, now_ms):
-            if member not in case.terms.committee or member in case.commits or case.decision is not None:
+            late = case.asked_opening or case.decision is not None
+            if member not in case.terms.committee or member in case.commits or late:
                 return case, []
             return _ask_if_ready(replace(case, commits={**case.commits, member: raw}), now_ms)
         case TracesOpened(valid, now_ms):
@@ -272,6 +274,8 @@ def next_wake_ms(case: Case) -> int | None:
             return case.since_ms + START_LEASE_MS
         case Phase.RUNNING:
             return case.terms.deadline_ms
+        case Phase.REPLAYING:
+            return max(case.since_ms, case.terms.deadline_ms) + VERDICT_COMMIT_WAIT_MS
         case Phase.COMMITTED if not case.asked_opening:
             return case.since_ms + VERDICT_COMMIT_WAIT_MS
         case Phase.COMMITTED | Phase.REVEALED | Phase.DISPUTED:
@@ -296,6 +300,8 @@ def judge_settlement(case: Case, leader: NodeId, round_: int, asked: Settlement)
         counted = all(n in case.findings and case.findings[n].counted and case.findings[n].ok for n in members)
         if not counted or len(members) < case.terms.m:
             return case, False, "the fee mask names members whose verdict we do not count"
+        if mine.fee_mask & ~asked.fee_mask and round_ < STRICT_MASK_ROUNDS:
+            return case, False, "the fee mask leaves out a member whose verdict we count"
     elif asked.fee_mask:
         return case, False, "only an OK verdict has a fee to share"
     if case.signed.get(round_, asked.digest) != asked.digest:
@@ -354,7 +360,7 @@ def _on_finding(case: Case, member: NodeId, finding: Finding, reason: str, now_m
 
 
 def _conclude_if_ready(case: Case, now_ms: int) -> Step:
-    """Decide once every member revealed and every dispute is replayed, or the wait is over."""
+    """Decide once everyone who committed revealed and every dispute is replayed, or the wait is over."""
     if case.phase not in (Phase.REVEALED, Phase.DISPUTED):
         return case, []
     if any(mismatch for mismatch in case.disputes.values()):
@@ -366,7 +372,7 @@ def _conclude_if_ready(case: Case, now_ms: int) -> Step:
         return _fail(case, case.reason or "our own replay failed", now_ms)
     counted = [node for node, finding in case.findings.items() if finding.counted and finding.ok]
     waited = now_ms >= case.since_ms + VERDICT_REVEAL_WAIT_MS
-    if len(case.findings) < len(case.terms.committee) and not waited:
+    if not waited and not case.commits.keys() <= case.findings.keys():
         return case, []
     if len(counted) < case.terms.m:
         return case, []
@@ -382,6 +388,8 @@ def _on_time(case: Case, now_ms: int) -> Step:
             return _fail(case, f"the worker did not start within {START_LEASE_MS} ms", now_ms)
         case Phase.RUNNING if now_ms >= case.terms.deadline_ms:
             return _fail(case, "the worker did not finish by the work deadline", now_ms)
+        case Phase.REPLAYING if now_ms >= max(case.since_ms, case.terms.deadline_ms) + VERDICT_COMMIT_WAIT_MS:
+            return _give_up(case, "our own replay did not end")
         case Phase.COMMITTED if not case.asked_opening:
             case, effects = _ask_if_ready(case, now_ms)
             if effects or now_ms < case.since_ms + VERDICT_COMMIT_WAIT_MS:

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from ..protocol.envelope import Signed, open_as, seal
-from ..protocol.errors import PeerUnreachable, Refusal, RemoteError
+from ..protocol.errors import CyxError, PeerUnreachable, Refusal, RemoteError
 from ..protocol.identity import KeyPair
 from ..protocol.limits import GOSSIP_QUEUE_MAX, REQUEST_TIMEOUT_S
 from ..protocol.messages import Message
@@ -28,10 +28,12 @@ from ..protocol.validation import check_gossip
 
 M = TypeVar("M", bound=msgspec.Struct)
 NOT_YET = "not yet: "
-RETRY_INTERVAL_S = 0.1
+RETRY_FIRST_S = 0.05
+RETRY_LAST_S = 1.0
 
 SPEC, START, CLAIM = "/cyx/1/spec", "/cyx/1/start", "/cyx/1/claim"
 TALLY, PROPOSAL = "/cyx/1/tally", "/cyx/1/proposal"
+CERTIFICATE, OUTCOME = "/cyx/1/certificate", "/cyx/1/outcome"
 COMMIT, OPEN, REVEAL, SETTLE = "/cyx/1/verdict-commit", "/cyx/1/open", "/cyx/1/verdict-reveal", "/cyx/1/settle"
 PEERS, BLOB, PROGRESS = "/cyx/1/peers", "/cyx/1/blob", "/cyx/1/progress"
 
@@ -77,16 +79,17 @@ class Wire:
 
     async def deliver(self, node: NodeId, protocol: str, raw: bytes, *, within_s: float = REQUEST_TIMEOUT_S) -> bytes:
         """Hand an envelope to a peer, trying again while it is unreachable or not ready."""
-        deadline = trio.current_time() + within_s
+        deadline, pause_s = trio.current_time() + within_s, RETRY_FIRST_S
         while True:
             left = deadline - trio.current_time()
             try:
                 return await self.transport.request(node, protocol, raw, timeout_s=max(0.05, left))
             except (Refusal, PeerUnreachable) as error:
                 early = isinstance(error, PeerUnreachable) or str(error).startswith(NOT_YET)
-                if not early or trio.current_time() + RETRY_INTERVAL_S >= deadline:
+                if not early or trio.current_time() + pause_s >= deadline:
                     raise
-                await trio.sleep(RETRY_INTERVAL_S)
+                await trio.sleep(pause_s)
+                pause_s = min(RETRY_LAST_S, 2 * pause_s)
 
     async def ask(
         self,
@@ -109,13 +112,17 @@ class Wire:
         async def tell(node: NodeId) -> None:
             try:
                 await self.deliver(node, protocol, raw, within_s=within_s)
-            except (RemoteError, PeerUnreachable) as error:
+            except CyxError as error:
                 log.warning("not delivered", protocol=protocol, peer=base58(node), cause=str(error))
 
         async with trio.open_nursery() as nursery:
-            for node in nodes:
+            for node in dict.fromkeys(nodes):
                 if node != self.me:
                     nursery.start_soon(tell, node)
+
+    async def tell_all_within(self, nodes: tuple[NodeId, ...], protocol: str, raw: bytes, within_s: float) -> None:
+        """`tell_all` with positional arguments, for tasks."""
+        await self.tell_all(nodes, protocol, raw, within_s=within_s)
 
     @asynccontextmanager
     async def listen(

@@ -1,30 +1,19 @@
 """The winner's side of a job: fetch, train, report, claim, and open the traces (DESIGN 6, 7).
 
 One WorkRun per award. Progress travels on one long stream to the requester, at most 10 Hz, and is dropped rather than
-queued when the requester reads slowly. Segment states stay here until the outcome is known.
+queued when the requester reads slowly. Segment states stay here until the outcome is known, which also ends the work.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 import structlog
 import trio
-from blake3 import blake3
 
-from ..protocol import codec
 from ..protocol.envelope import Signed, open_as
-from ..protocol.errors import CyxError, ExecutionFailed, PeerUnreachable, Refusal, RemoteError
-from ..protocol.hashing import leaf_chain, merkle_root, trace_commitment
-from ..protocol.limits import (
-    BLOB_MAX_BYTES,
-    CONFIRM_TIMEOUT_S,
-    SEGMENTS_MAX,
-    SPEC_MAX_BYTES,
-    START_LEASE_MS,
-    VERDICT_COMMIT_WAIT_MS,
-)
+from ..protocol.errors import CyxError, Refusal
+from ..protocol.limits import CONFIRM_TIMEOUT_S, PROGRESS_DRAIN_S, START_LEASE_MS, VERDICT_COMMIT_WAIT_MS
 from ..protocol.messages import (
     Opening,
     OpenRequest,
@@ -35,57 +24,37 @@ from ..protocol.messages import (
     StartNotice,
     VerdictCommit,
 )
-from ..protocol.ports import BatchDone, EpochDone, SegmentDone, TrainDone, TrainEvent, TrainTask
-from ..protocol.spec import TrainSpec, spec_hash
+from ..protocol.ports import BatchDone, EpochDone, SegmentDone, TrainEvent
+from ..protocol.spec import TrainSpec, encode_spec
 from ..protocol.units import JobId, NodeId, base58
 from .auction_service import Awarded
+from .claims import Transcript, completed_claim, failed_claim
 from .context import NodeContext
 from .data_service import DataService
-from .wire import CLAIM, NOT_YET, PROGRESS, SPEC, START
+from .supervision import plain_nursery, supervised
+from .task_fetch import fetch_task
+from .wire import CLAIM, NOT_YET, PROGRESS, START
 
 log = structlog.get_logger()
 
 
-async def fetch_spec(context: NodeContext, awarded: Awarded) -> TrainSpec:
-    """The spec from the requester, checked against its hash; RemoteError when it is another."""
-    announce, wire = awarded.announce, context.wire
-    wire.transport.learn(announce.sender, announce.message.addresses)
-    request = SpecRequest(job=awarded.terms.job, certificate=awarded.raw)
-    answer = await wire.ask(announce.sender, SPEC, request, SpecAnswer)
-    if spec_hash(answer.message.spec) != announce.message.spec_hash:
-        raise RemoteError("the requester sent another spec than it announced", peer=announce.sender)
-    spec = codec.decode(answer.message.spec, TrainSpec, max_bytes=SPEC_MAX_BYTES)
-    if spec.segments != announce.message.segments:
-        raise RemoteError("the spec has another number of segments than the announce", peer=announce.sender)
-    return spec
-
-
-async def fetch_task(context: NodeContext, data: DataService, awarded: Awarded) -> TrainTask:
-    """The spec and its data, all checked by their hashes."""
-    spec = await fetch_spec(context, awarded)
-    source = awarded.announce.sender
-    train = await data.fetch(source, spec.train_cid, max_bytes=BLOB_MAX_BYTES)
-    validation = await data.fetch(source, spec.validation_cid, max_bytes=BLOB_MAX_BYTES)
-    return TrainTask(spec, train, validation)
-
-
 @dataclass(slots=True)
 class WorkRun:
-    """One job that this node won."""
+    """One job that this node won. `over` once it claimed, or once the outcome came first."""
 
     context: NodeContext
     data: DataService
     awarded: Awarded
     claim: Signed[ResultClaim] | None = None
     claimed_at_ms: int = 0
+    over: bool = False
+    _result: ResultClaim | None = None
     _spec: TrainSpec | None = None
-    _secret: bytes = b""
-    _states: list[bytes] = field(default_factory=list)
-    _traces: list[bytes] = field(default_factory=list)
-    _losses: list[bytes] = field(default_factory=list)
+    _transcript: Transcript = field(default_factory=lambda: Transcript(b""))
     _last: BatchDone | None = None
     _epoch: EpochDone | None = None
     _news: trio.Event = field(default_factory=trio.Event)
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     _done: bool = False
 
     @property
@@ -98,49 +67,74 @@ class WorkRun:
         return (*self.awarded.terms.committee, self.awarded.announce.sender)
 
     async def run(self) -> None:
-        """Work from award to claim; every failure becomes a claim that says so."""
-        secret = self.context.randomness.bytes(32)
-        self._secret = secret
-        try:
-            claim = await self._work()
-        except CyxError as error:
-            log.warning("job failed", job=base58(self.job), cause=str(error))
-            claim = self._failed(str(error))
-        self._done = True
-        self._news.set()
+        """Work from award to claim; every failure becomes a claim that says so, unless the job is over already."""
+        self.context.runner.prepare()
+        self._transcript = Transcript(self.context.randomness.bytes(32))
+        left_s = self.awarded.announce.message.work_deadline_s - self.context.wire.clock.unix_ms() / 1000
+        ended = False
+        with trio.move_on_after(max(0.0, left_s)), self._scope:
+            await supervised(self.job, self._broke, self._attempt)
+            ended = True
+        if self.over:
+            log.info("work ended: the job is over", job=base58(self.job))
+        elif not ended:
+            await self.give_up("the work deadline passed")
+        elif self._result is not None:
+            await self._tell(self._result)
+
+    async def give_up(self, reason: str) -> None:
+        """Tell the parties that there will be no result."""
+        await self._tell(failed_claim(self.awarded.terms, self.context.runner.execution_class, reason))
+
+    def stop(self) -> None:
+        """The outcome is known: what is not claimed by now is in vain."""
+        self.over = True
+        self._scope.cancel()
+
+    def _broke(self) -> None:
+        self._result = failed_claim(
+            self.awarded.terms, self.context.runner.execution_class, "internal error of the worker's node"
+        )
+
+    async def _tell(self, claim: ResultClaim) -> None:
         raw = self.context.wire.seal(claim)
         self.claim = open_as(raw, self.context.wire.genesis, ResultClaim)
         self.claimed_at_ms = self.context.wire.clock.monotonic_ms()
+        self.over = True
         await self.context.wire.tell_all(self.parties, CLAIM, raw, within_s=CONFIRM_TIMEOUT_S)
+
+    async def _attempt(self) -> None:
+        try:
+            self._result = await self._work()
+        except CyxError as error:
+            log.warning("job failed", job=base58(self.job), cause=str(error))
+            self._result = failed_claim(self.awarded.terms, self.context.runner.execution_class, str(error))
+        finally:
+            self._done = True
+            self._news.set()
 
     async def _work(self) -> ResultClaim:
         wire, job = self.context.wire, self.job
         started = wire.seal(StartNotice(job=job, started_at_ms=wire.clock.unix_ms()))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell_start, started)
+        async with plain_nursery() as nursery:
+            nursery.start_soon(wire.tell_all_within, self.parties, START, started, START_LEASE_MS / 1000)
             task = await fetch_task(self.context, self.data, self.awarded)
-        self._spec = task.spec
-        log.info("job started", job=base58(job), steps=task.spec.steps, segments=task.spec.segments)
-        async with self.context.runner.session(task) as session, trio.open_nursery() as nursery:
-            nursery.start_soon(self._stream_progress, task.spec)
-            done = await session.train(self._on_event)
+            self._spec = task.spec
+            log.info("job started", job=base58(job), steps=task.spec.steps, segments=task.spec.segments)
+            nursery.start_soon(supervised, job, _nothing, self._stream_progress, task.spec)
+            async with self.context.runner.session(task) as session:
+                done = await session.train(self._on_event)
             self._done = True
             self._news.set()
-        return self._completed(task.spec, done)
-
-    async def _tell_start(self, raw: bytes) -> None:
-        await self.context.wire.tell_all(self.parties, START, raw, within_s=START_LEASE_MS / 1000)
+            nursery.cancel_scope.deadline = trio.current_time() + PROGRESS_DRAIN_S
+        cid = self.context.blobs.put(done.weights)
+        return completed_claim(self.awarded.terms, self.context.runner.execution_class, self._transcript, done, cid)
 
     async def _on_event(self, event: TrainEvent) -> None:
         match event:
-            case SegmentDone(index, state_hash, losses, state):
-                if index != len(self._states) or index > SEGMENTS_MAX:
-                    raise ExecutionFailed(f"the worker process reported segment {index} out of order")
+            case SegmentDone(index, _, _, state):
+                self._transcript.add(event)
                 self.context.blobs.put_state(self.job, index, state)
-                self._states.append(state_hash)
-                if index:
-                    self._losses.append(losses)
-                    self._traces.append(trace_commitment(self._salt(index - 1), losses))
             case BatchDone():
                 self._last = event
                 self._news.set()
@@ -148,53 +142,7 @@ class WorkRun:
                 self._epoch = event
                 self._news.set()
 
-    def _salt(self, segment: int) -> bytes:
-        return salt_of(self._secret, segment)
-
-    # claims -------------------------------------------------------------------------------------------------------
-
-    def _completed(self, spec: TrainSpec, done: TrainDone) -> ResultClaim:
-        if len(self._states) != spec.segments + 1:
-            raise ExecutionFailed(f"the worker process ended after {len(self._states) - 1} of {spec.segments} segments")
-        cid = self.context.blobs.put(done.weights)
-        return ResultClaim(
-            job=self.job,
-            spec_hash=self.awarded.announce.message.spec_hash,
-            execution_class=self.context.runner.execution_class,
-            final_status="completed",
-            message="",
-            model_weights_uri=f"ipfs://{cid}",
-            model_weights_hash=sha256(done.weights).digest(),
-            model_weights_bytes=len(done.weights),
-            merkle_root=merkle_root(leaf_chain(self._states, self._traces)),
-            states=tuple(self._states),
-            traces=tuple(self._traces),
-            final_loss_micro=done.final_loss_micro,
-            final_accuracy_micro=done.final_accuracy_micro,
-            best_epoch=done.best_epoch,
-            total_compute_time_ms=done.total_time_ms,
-        )
-
-    def _failed(self, message: str) -> ResultClaim:
-        return ResultClaim(
-            job=self.job,
-            spec_hash=self.awarded.announce.message.spec_hash,
-            execution_class=self.context.runner.execution_class,
-            final_status="failed",
-            message=message[:500],
-            model_weights_uri="",
-            model_weights_hash=bytes(32),
-            model_weights_bytes=0,
-            merkle_root=bytes(32),
-            states=(),
-            traces=(),
-            final_loss_micro=0,
-            final_accuracy_micro=0,
-            best_epoch=0,
-            total_compute_time_ms=0,
-        )
-
-    # serving ------------------------------------------------------------------------------------------------------
+    # serving --------------------------------------------------------------------------------------------------------
 
     async def open_traces(self, signed: Signed[OpenRequest]) -> Opening:
         """Open once all verdicts are sealed, or after VERDICT_COMMIT_WAIT_MS once m are."""
@@ -211,22 +159,28 @@ class WorkRun:
         needed = terms.m if waited else len(terms.committee)
         if len(sealed) < needed:
             raise Refusal(f"{NOT_YET}{len(sealed)} of {needed} verdicts are sealed")
-        return Opening(job=self.job, secret=self._secret, losses=b"".join(self._losses))
+        return self._transcript.opening(terms)
+
+    async def give_spec(self, signed: Signed[SpecRequest]) -> SpecAnswer:
+        """The spec for a member whom the requester did not answer."""
+        self.awarded.terms.member(signed.sender)
+        if self._spec is None:
+            raise Refusal(NOT_YET + "the spec is not here")
+        return SpecAnswer(spec=encode_spec(self._spec))
+
+    # progress -------------------------------------------------------------------------------------------------------
 
     async def _stream_progress(self, spec: TrainSpec) -> None:
         """Progress to the requester; a requester that is away costs the job nothing."""
-        try:
-            stream = await self.context.wire.transport.open_stream(self.awarded.announce.sender, PROGRESS)
-            sequence = 0
-            while not self._done:
-                await self._news.wait()
-                self._news = trio.Event()
-                if self._last is not None:
-                    await stream.send(self.context.wire.seal(self._progress(spec, self._last, sequence)))
-                    sequence += 1
-            await stream.close()
-        except PeerUnreachable as error:
-            log.info("progress not streamed", job=base58(self.job), cause=str(error))
+        stream = await self.context.wire.transport.open_stream(self.awarded.announce.sender, PROGRESS)
+        sequence = 0
+        while not self._done:
+            await self._news.wait()
+            self._news = trio.Event()
+            if self._last is not None:
+                await stream.send(self.context.wire.seal(self._progress(spec, self._last, sequence)))
+                sequence += 1
+        await stream.close()
 
     def last_progress(self) -> Progress | None:
         """The newest progress, None before the first batch."""
@@ -248,24 +202,5 @@ class WorkRun:
         )
 
 
-def salt_of(secret: bytes, segment: int) -> bytes:
-    """The salt of a segment's trace commitment, from the secret that the worker opens after the verdicts."""
-    return blake3(b"cyx/salt" + secret + segment.to_bytes(4, "little")).digest()
-
-
-def traces_of(opening: Opening, spec: TrainSpec) -> list[bytes]:
-    """The per-segment losses inside an opening; RemoteError when their number is wrong."""
-    if len(opening.losses) != 4 * spec.steps:
-        raise RemoteError(f"the opening has {len(opening.losses) // 4} losses, not {spec.steps}")
-    ranges = [spec.segment_steps(segment) for segment in range(spec.segments)]
-    return [opening.losses[4 * steps.start : 4 * steps.stop] for steps in ranges]
-
-
-def opening_fits(opening: Opening, spec: TrainSpec, traces: tuple[bytes, ...]) -> bool:
-    """Whether an opening gives exactly the trace commitments of the claim."""
-    try:
-        losses = traces_of(opening, spec)
-    except RemoteError:
-        return False
-    committed = [trace_commitment(salt_of(opening.secret, i), one) for i, one in enumerate(losses)]
-    return committed == list(traces)
+def _nothing() -> None:
+    """Progress that cannot be told costs the job nothing."""

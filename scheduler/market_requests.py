@@ -1,0 +1,125 @@
+"""The direct requests that the parties of a job make of a node, each given to the room of its job.
+
+Who is early is told so (NOT_YET) and tries again; who has no part in the job is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..protocol.envelope import Signed
+from ..protocol.errors import Refusal
+from ..protocol.messages import (
+    AwardCertificate,
+    AwardVote,
+    Opening,
+    OpenRequest,
+    Outcome,
+    Proposal,
+    ResultClaim,
+    SettleProposal,
+    SettleVote,
+    SpecAnswer,
+    SpecRequest,
+    StartNotice,
+    Tally,
+    VerdictCommit,
+    VerdictReveal,
+)
+from .committee_service import CaseRun
+from .room import Room, Rooms
+from .wire import (
+    CERTIFICATE,
+    CLAIM,
+    COMMIT,
+    NOT_YET,
+    OPEN,
+    OUTCOME,
+    PROPOSAL,
+    REVEAL,
+    SETTLE,
+    SPEC,
+    START,
+    TALLY,
+    Wire,
+)
+from .worker_service import WorkRun
+
+
+@dataclass(slots=True)
+class MarketRequests:
+    """Request handlers over the rooms of a node."""
+
+    wire: Wire
+    rooms: Rooms
+    on_outcome: Callable[[Signed[Outcome]], None]
+
+    def serve(self) -> None:
+        """Begin to answer."""
+        wire = self.wire
+        wire.serve(TALLY, Tally, self._tally)
+        wire.serve(PROPOSAL, Proposal, self._proposal)
+        wire.serve(CERTIFICATE, AwardCertificate, self._certificate)
+        wire.serve(SPEC, SpecRequest, self._spec)
+        wire.serve(START, StartNotice, self._start)
+        wire.serve(CLAIM, ResultClaim, self._claim)
+        wire.serve(COMMIT, VerdictCommit, self._commit)
+        wire.serve(REVEAL, VerdictReveal, self._reveal)
+        wire.serve(OPEN, OpenRequest, self._open)
+        wire.serve(SETTLE, SettleProposal, self._settle)
+        wire.serve(OUTCOME, Outcome, self._outcome)
+
+    def _room(self, job: bytes) -> Room:
+        room = self.rooms.get(job)
+        if room is None:
+            raise Refusal(NOT_YET + "this job is not known here")
+        return room
+
+    def _case(self, job: bytes) -> CaseRun:
+        case = self._room(job).case
+        if case is None:
+            raise Refusal(NOT_YET + "no award is known here")
+        return case
+
+    def _work(self, job: bytes) -> WorkRun:
+        work = self._room(job).work
+        if work is None:
+            raise Refusal("this node is not the worker of the job")
+        return work
+
+    async def _tally(self, signed: Signed[Tally]) -> None:
+        await self._room(signed.message.job).auction.tally_received(signed)
+
+    async def _proposal(self, signed: Signed[Proposal]) -> AwardVote:
+        return await self._room(signed.message.job).auction.judge(signed)
+
+    async def _certificate(self, signed: Signed[AwardCertificate]) -> None:
+        self._room(signed.message.job).auction.certificate_delivered(signed.raw)
+
+    async def _spec(self, signed: Signed[SpecRequest]) -> SpecAnswer:
+        return await self._work(signed.message.job).give_spec(signed)
+
+    async def _start(self, signed: Signed[StartNotice]) -> None:
+        self._case(signed.message.job).started(signed.sender)
+
+    async def _claim(self, signed: Signed[ResultClaim]) -> None:
+        self._case(signed.message.job).claimed(signed)
+
+    async def _commit(self, signed: Signed[VerdictCommit]) -> None:
+        self._case(signed.message.job).commit_received(signed)
+
+    async def _reveal(self, signed: Signed[VerdictReveal]) -> None:
+        self._case(signed.message.job).reveal_received(signed)
+
+    async def _open(self, signed: Signed[OpenRequest]) -> Opening:
+        return await self._work(signed.message.job).open_traces(signed)
+
+    async def _settle(self, signed: Signed[SettleProposal]) -> SettleVote:
+        return await self._case(signed.message.job).judge_settlement(signed)
+
+    async def _outcome(self, signed: Signed[Outcome]) -> None:
+        room = self._room(signed.message.job)
+        if room.auction.terms is None:
+            raise Refusal(NOT_YET + "the committee is not known here")
+        self.on_outcome(signed)

@@ -1,0 +1,197 @@
+"""Before anything is announced: find a class that is large enough, check the balance, fund the escrow (DESIGN 4).
+
+Nothing is funded while the class is too small, and the reason that a job stays unfunded counts why nodes do not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import trio
+
+from ..protocol.chain import JobAccount, OpenJob
+from ..protocol.committee import eligible
+from ..protocol.envelope import Signed, open_as
+from ..protocol.errors import ChainUnreachable, LocalError
+from ..protocol.hashing import job_id
+from ..protocol.messages import Capability, JobAnnounce
+from ..protocol.ports import Chain, Journal, Randomness
+from ..protocol.spec import encode_spec, spec_hash
+from ..protocol.units import NodeId, format_cyx
+from .job import JobEvent
+from .orders import JobOrder
+from .presence_service import PresenceService
+from .pricing import reserve_price
+from .registry import Registry
+from .requester_record import JobRecord
+from .requirements import UNREGISTERED, explain
+from .wire import Wire
+
+LAMPORTS_NEEDED = 20_000_000
+"""Rent of the job's accounts and the fees of its transactions, with room to spare."""
+CLASS_POLL_S = 0.25
+
+
+@dataclass(slots=True)
+class Funding:
+    """Brings one order from draft to a confirmed escrow."""
+
+    wire: Wire
+    chain: Chain
+    registry: Registry
+    presence: PresenceService
+    journal: Journal
+    randomness: Randomness
+    record: JobRecord
+
+    @property
+    def order(self) -> JobOrder:
+        return self.record.order
+
+    def fitting(self) -> dict[bytes, dict[NodeId, Capability]]:
+        """Live nodes that could run this job, by execution class."""
+        classes: dict[bytes, dict[NodeId, Capability]] = {}
+        for node, offer in self.presence.alive().items():
+            if not self.order.requirements.misfit(offer):
+                classes.setdefault(offer.execution_class, {})[node] = offer
+        return classes
+
+    async def find_class(self) -> tuple[bytes | None, str]:
+        """The class with the most live nodes that may sit, at least k + 1; waits while it is too small.
+
+        Else None, and the reason with the counted causes.
+        """
+        needed, best, told = self.order.k + 1, 0, -1
+        with trio.move_on_after(self.order.class_wait_ms / 1000):
+            while True:
+                slot = (await self.chain.time()).slot
+                sizes = {name: await self.seatable(name, slot) for name in self.fitting()}
+                name = max(sizes, key=lambda one: (len(sizes[one]), one), default=None)
+                best = len(sizes[name]) if name is not None else 0
+                if name is not None and best >= needed:
+                    await self.presence.reach(sorted(sizes[name]))
+                    return name, ""
+                if told != best:
+                    told = best
+                    self.record.stage("queued", f"{best} fitting nodes are live, {needed} are needed")
+                with trio.move_on_after(CLASS_POLL_S):
+                    await self.presence.changed.wait()
+        causes = explain(await self._causes())
+        seen, waited_s = len(self.presence.alive()), self.order.class_wait_ms / 1000
+        short = f"{best} of the {needed} nodes needed after {waited_s:.0f} s; {seen} nodes are live in all"
+        return None, f"{short}{': ' + causes if causes else ''}; nothing was funded"
+
+    async def _causes(self) -> list[str]:
+        slot = (await self.chain.time()).slot
+        nodes, config = await self.registry.nodes(), await self.registry.config()
+
+        def each() -> Iterator[str]:
+            for node, offer in self.presence.alive().items():
+                account, cause = nodes.get(node), self.order.requirements.misfit(offer)
+                if cause:
+                    yield cause
+                elif not offer.verifier:
+                    yield "do not verify"
+                elif account is None or not eligible(
+                    account,
+                    execution_class=offer.execution_class,
+                    open_slot=slot,
+                    requester=self.wire.me,
+                    minimum_stake=config.minimum_stake,
+                ):
+                    yield UNREGISTERED
+
+        return list(each())
+
+    async def seatable(self, execution_class: bytes, open_slot: int) -> dict[NodeId, Capability]:
+        """Fitting nodes of a class that may sit on the committee of a job that opens in `open_slot`."""
+        nodes, config = await self.registry.nodes(fresh=True), await self.registry.config()
+        return {
+            node: offer
+            for node, offer in self.fitting().get(execution_class, {}).items()
+            if self.order.requirements.may_sit(offer)
+            and node in nodes
+            and eligible(
+                nodes[node],
+                execution_class=execution_class,
+                open_slot=open_slot,
+                requester=self.wire.me,
+                minimum_stake=config.minimum_stake,
+            )
+        }
+
+    async def check_balance(self) -> None:
+        """LocalError unless budget, rent and fees are covered."""
+        balance = await self.chain.balance(self.wire.me)
+        if balance.micro_cyx < self.order.budget:
+            raise LocalError(
+                f"{format_cyx(self.order.budget)} CYX is more than the balance of {format_cyx(balance.micro_cyx)} CYX",
+                field="budget",
+                fix="lower the budget, or add tokens (on the local chain: cyxnode chain airdrop)",
+            )
+        if balance.lamports < LAMPORTS_NEEDED:
+            raise LocalError(
+                f"{balance.lamports} lamports do not cover rent and fees of {LAMPORTS_NEEDED}",
+                field="balance",
+                fix="add SOL (on the local chain: cyxnode chain airdrop)",
+            )
+
+    async def open(self, execution_class: bytes) -> None:
+        """Fund the escrow and make the announce; the record holds both afterwards."""
+        record, order = self.record, self.order
+        record.spec = encode_spec(order.spec)
+        nonce, digest = self.randomness.bytes(32), spec_hash(record.spec)
+        record.job = job_id(self.wire.me, nonce, digest)
+        config, now_s = await self.registry.config(), self.wire.clock.unix_ms() // 1000
+        deadline_s = now_s + order.work_seconds
+        instruction = OpenJob(
+            nonce=nonce,
+            spec_hash=digest,
+            execution_class=execution_class,
+            budget=order.budget,
+            k=order.k,
+            units_total=order.spec.segments,
+            work_deadline_s=deadline_s,
+            refund_at_s=deadline_s + config.grace_s + 1,
+        )
+        self.journal.put(b"open/" + record.job, nonce + digest)
+        record.transactions["open_job"] = await self.chain.submit(instruction)
+        record.account = await self.chain.job(record.job)
+        if record.account is None:
+            raise ChainUnreachable("the escrow was confirmed but cannot be read; see cyxnode chain info")
+        record.event(JobEvent.ESCROW_CONFIRMED, record.transactions["open_job"])
+        record.stage("funded", f"{format_cyx(order.budget)} CYX in escrow")
+        record.announce = self._announce(record.account, nonce)
+
+    def _announce(self, account: JobAccount, nonce: bytes) -> Signed[JobAnnounce]:
+        order = self.order
+        offers = list(self.fitting().get(account.execution_class, {}).values())
+        reserve = reserve_price(offers, order.work_mflop, order.mflop_per_s) or order.budget
+        announce = JobAnnounce(
+            job=self.record.job,
+            kind="train",
+            spec_hash=account.spec_hash,
+            nonce=nonce,
+            sent_at_ms=self.wire.clock.unix_ms(),
+            program=self.chain.program,
+            execution_class=account.execution_class,
+            device=order.device,
+            memory_mb=order.memory_mb,
+            region=order.region,
+            unsandboxed_ok=order.unsandboxed_ok,
+            datasets=(order.spec.train_cid, order.spec.validation_cid),
+            work_mflop=order.work_mflop,
+            budget=order.budget,
+            reserve=min(reserve, order.budget),
+            work_deadline_s=account.work_deadline_s,
+            commit_window_ms=order.commit_window_ms,
+            reveal_window_ms=order.reveal_window_ms,
+            round_ms=order.round_ms,
+            weights=order.weights,
+            k=order.k,
+            segments=order.spec.segments,
+            samples=order.samples,
+            addresses=self.wire.transport.addresses(),
+        )
+        return open_as(self.wire.seal(announce), self.wire.genesis, JobAnnounce)

@@ -1,0 +1,144 @@
+"""One job of a requester, every step in its order: fund, announce, seat, listen, fetch, close, receipt (DESIGN 4).
+
+Nothing is announced before the escrow is confirmed. Whatever happens, the money that was not paid comes back: by the
+quorum's verdict, or by `refund_expired` once its time has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import structlog
+import trio
+
+from ..protocol.chain import CloseJob, Verdict
+from ..protocol.errors import CyxError, PeerUnreachable, RemoteError
+from ..protocol.limits import BLOB_MAX_BYTES, OUTCOME_PATIENCE_S
+from ..protocol.units import base58
+from ..protocol.validation import MARKET_KINDS, market_topic
+from .data_service import DataService
+from .job import JobEvent
+from .orders import JobResult
+from .receipt_builder import build_receipt
+from .requester_funding import Funding
+from .requester_listener import Listener
+from .requester_record import JobRecord
+from .requester_watch import ChainWatch
+from .supervision import plain_nursery
+from .wire import Wire
+
+ANNOUNCE_AGAIN_S = 0.5
+ANNOUNCES_MAX = 20
+EVENTS = {Verdict.OK: JobEvent.SETTLED, Verdict.UNSOLD: JobEvent.UNSOLD, Verdict.CANCELLED: JobEvent.CANCELLED}
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class JobRun:
+    """The order of things. `on_funded` is called with the job's ears as soon as its id exists."""
+
+    wire: Wire
+    data: DataService
+    funding: Funding
+    record: JobRecord
+    on_funded: Callable[[Listener], None]
+    _settled: trio.Event = field(default_factory=trio.Event)
+
+    async def run(self) -> JobResult:
+        """From draft to receipt; LocalError and chain errors only while nothing is funded."""
+        self.record.stage("submitted")
+        execution_class, reason = await self.funding.find_class()
+        if execution_class is None:
+            self.record.event(JobEvent.QUEUED, "no class is large enough")
+            self.record.event(JobEvent.UNSOLD, reason)
+            self.record.stage("unsold", reason)
+            return self.record.result(reason)
+        await self.funding.check_balance()
+        topic = market_topic(execution_class)
+        async with self.wire.listen(topic, MARKET_KINDS) as messages:
+            await self.funding.open(execution_class)
+            listener = Listener(self.record, self.funding.presence, self.wire.genesis, self._settled.set)
+            self.on_funded(listener)
+            watch = ChainWatch(self.funding, self.record, listener.committee_known, self._settled.set)
+            async with plain_nursery() as nursery:
+                nursery.start_soon(listener.follow, messages)
+                nursery.start_soon(self._guard, self._announce, topic, listener)
+                nursery.start_soon(self._guard, watch.seat)
+                nursery.start_soon(self._guard, watch.follow)
+                await self._settled.wait()
+                result = await self._conclude()
+                nursery.cancel_scope.cancel()
+        return result
+
+    async def _guard(self, action: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        try:
+            await action(*arguments)
+        except CyxError as error:
+            self.record.trouble(str(error))
+
+    async def _announce(self, topic: str, listener: Listener) -> None:
+        """Until somebody answers: gossip may be lost, and nodes know a job that they have heard of by its id."""
+        if self.record.announce is None:
+            return
+        for number in range(ANNOUNCES_MAX):
+            await self.wire.transport.publish(topic, self.record.announce.raw)
+            if number == 0:
+                self.record.event(JobEvent.ANNOUNCED, "gossiped")
+                self.record.stage("announced", topic)
+            else:
+                self.record.stage("announced again", "nobody has answered yet")
+            await trio.sleep(ANNOUNCE_AGAIN_S)
+            if listener.heard:
+                return
+
+    # the end --------------------------------------------------------------------------------------------------------
+
+    async def _conclude(self) -> JobResult:
+        record, verdict = self.record, self.record.verdict()
+        if verdict is None:
+            record.event(JobEvent.EXPIRED, "no verdict is on chain")
+            return record.result("no verdict in time: expired and refunded")
+        reason = record.outcome.message.reason if record.outcome is not None else ""
+        weights: bytes | None = None
+        async with plain_nursery() as nursery:
+            nursery.start_soon(self._guard, self._close)
+            if verdict is Verdict.OK:
+                weights = await self._fetch_weights()
+        if verdict is Verdict.OK and weights is None:
+            reason = "paid, but the weights could not be fetched yet"
+        if verdict is Verdict.UNSOLD and record.declines:
+            reason = f"{reason}; declined: {record.why_declined()}"
+        record.event(EVENTS.get(verdict, JobEvent.FAILED), reason or verdict.name)
+        record.stage("completed", reason)
+        receipt = build_receipt(record, self.wire, self.funding.chain.program)
+        return JobResult(record.job, record.story.phase, reason, weights, receipt, record.story, record.declined())
+
+    async def _close(self) -> None:
+        self.record.transactions["close_job"] = await self.funding.chain.submit(CloseJob(self.record.job))
+        self.record.stage("closed")
+
+    async def _fetch_weights(self) -> bytes | None:
+        """From the worker, else from a member, which holds them since its check."""
+        record = self.record
+        with trio.move_on_after(OUTCOME_PATIENCE_S):
+            while record.settled_claim() is None:
+                await record.changed.wait()
+        claim = record.settled_claim()
+        if claim is None or record.award is None or record.terms is None:
+            record.trouble("the settled claim never arrived: ask its worker")
+            return None
+        cid = claim.model_weights_uri.removeprefix("ipfs://")
+        most = min(BLOB_MAX_BYTES, claim.model_weights_bytes)
+        for source in (record.award.winner, *record.terms.committee):
+            try:
+                weights = await self.data.fetch(source, cid, max_bytes=most)
+            except (PeerUnreachable, RemoteError) as error:
+                log.warning("weights not fetched", job=base58(record.job), peer=base58(source), cause=str(error))
+                continue
+            if sha256(weights).digest() == claim.model_weights_hash:
+                record.stage("fetched", f"{len(weights)} bytes")
+                return weights
+        return None
