@@ -143,6 +143,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert base[0] == base[1]
     assert base[0] != base[2]
     assert len(runs[0]) > 150
+    assert len({(node, data) for _, node, data in runs[0]}) == len(runs[0]), "a message was delivered twice"
 
 
 @pytest.mark.slow

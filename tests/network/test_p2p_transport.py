@@ -223,7 +223,7 @@ async def test_a_peer_may_not_open_more_streams_than_its_share(world: World) -> 
     streams = [await near.open_stream(far.node_id, SINK) for _ in range(STREAMS_PER_PEER_MAX)]
     await until(lambda: len(served) == STREAMS_PER_PEER_MAX)
     one_too_many = await near.open_stream(far.node_id, SINK)
-    with pytest.raises(PeerUnreachable):
+    with pytest.raises(PeerUnreachable), trio.fail_after(5):
         await one_too_many.receive()
     assert len(served) == STREAMS_PER_PEER_MAX
     for stream in streams:
@@ -270,7 +270,7 @@ async def test_stream_that_breaks_is_told_apart_from_a_clean_end(world: World) -
     stream = await near.open_stream(far.node_id, SINK)
     assert await stream.receive() == b"first"
     await stream.send(b"go on")
-    with pytest.raises(PeerUnreachable):
+    with pytest.raises(PeerUnreachable), trio.fail_after(5):
         await stream.receive()
     assert await near.request(far.node_id, ECHO, b"still alive", timeout_s=5) == b"still alive"
 
