@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 import trio
+import trio._core._run
 
 from cyxnode.executor.simulated import SimulatedRunner
 from cyxnode.ledger.addresses import LOCAL_PROGRAM_ID
@@ -21,15 +22,15 @@ from cyxnode.ledger.genesis import ensure_genesis
 from cyxnode.ledger.journal import MemoryJournal
 from cyxnode.p2p.blob_store import MemoryBlobs
 from cyxnode.p2p.memory import MemoryTransport
-from cyxnode.p2p.memory_network import MemoryNetwork
+from cyxnode.p2p.memory_network import Latency, MemoryNetwork
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.limits import MICRO
-from cyxnode.protocol.ports import Runner
+from cyxnode.protocol.ports import Journal, Runner, Transport
 from cyxnode.protocol.spec import TrainSpec, steps_per_segment
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.context import NodeSettings
 from cyxnode.scheduler.node import Node, Ports, open_node, open_requester
-from cyxnode.scheduler.requester_service import JobOrder, News, RequesterService
+from cyxnode.scheduler.requester_service import JobOrder, JobResult, News, RequesterService
 
 START_S = 1_800_000_000
 
@@ -64,6 +65,10 @@ class World:
     nursery: trio.Nursery
     bootstrap: tuple[str, ...] = ()
     scopes: dict[NodeId, trio.CancelScope] = field(default_factory=dict)
+    journals: dict[NodeId, Journal] = field(default_factory=dict)
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
+    tamper: Callable[[Transport], Transport] = lambda transport: transport
+    """Wraps the transport of every node that is added: the door for saboteurs."""
 
     def key(self, name: str) -> KeyPair:
         return KeyPair(sha256(f"{self.seed}/{name}".encode()).digest())
@@ -74,29 +79,54 @@ class World:
         await request_airdrop(rpc, key.node_id, 10**9)
         if micro_cyx:
             await request_tokens(rpc, key.node_id, micro_cyx)
+        self.journals.setdefault(key.node_id, MemoryJournal())
         return Ports(
             key=key,
             transport=MemoryTransport(self.network, key.node_id),
             chain=ChainClient(rpc, key, LOCAL_PROGRAM_ID),
             blobs=MemoryBlobs(quota_bytes=2**30),
-            journal=MemoryJournal(),
+            journal=self.journals[key.node_id],
             clock=VirtualClock(),
             randomness=SeededRandomness(random.Random(f"{self.seed}/{name}")),
         )
 
     async def add_node(self, name: str, runner: Runner | None = None, **settings: Any) -> Node:
         """A staked provider and verifier, in a task of its own; `kill` ends it."""
-        ports = await self.ports(name, micro_cyx=200 * MICRO)
+        ports = await self.ports(name, micro_cyx=0 if self.key(name).node_id in self.scopes else 200 * MICRO)
         chosen = NodeSettings(bootstrap=self.bootstrap, **settings)
         node: Node = await self.nursery.start(self._live, ports, runner or SimulatedRunner(), chosen)
+        self.nodes[ports.key.node_id] = node
         return node
+
+    async def add_nodes(self, count: int, runner: Callable[[], Runner] = SimulatedRunner, **settings: Any) -> None:
+        """`count` nodes named node0, node1 ..., the later the dearer."""
+        for number in range(count):
+            chosen = {"rate_micro_per_s": 20_000 + 5_000 * number, **settings}
+            await self.add_node(f"node{number}", runner(), **chosen)
+
+    async def balance(self, node: NodeId) -> int:
+        """Micro-CYX."""
+        ports = await self.ports("reader", micro_cyx=0)
+        return (await ports.chain.balance(node)).micro_cyx
+
+    def winner(self) -> NodeId | None:
+        """Who won the first job, as soon as anybody knows."""
+        rooms = [room for node in self.nodes.values() for room in node.market.rooms.by_job.values()]
+        return next((room.awarded.certified.winner for room in rooms if room.awarded is not None), None)
+
+    async def failures(self) -> dict[NodeId, int]:
+        """Settlements with verdict FAILED by worker, as the chain counts them; workers without one are left out."""
+        ports = await self.ports("reader", micro_cyx=0)
+        return {account.node: account.failures for account in await ports.chain.nodes() if account.failures}
 
     async def _live(self, ports: Ports, runner: Runner, settings: NodeSettings, task_status: Any) -> None:
         with trio.CancelScope() as scope:
             self.scopes[ports.key.node_id] = scope
-            async with ports.transport.run(), open_node(ports, runner, settings) as node:  # type: ignore[attr-defined]
-                task_status.started(node)
-                await trio.sleep_forever()
+            async with ports.transport.run():  # type: ignore[attr-defined]
+                tampered = replace(ports, transport=self.tamper(ports.transport))
+                async with open_node(tampered, runner, settings) as node:
+                    task_status.started(node)
+                    await trio.sleep_forever()
 
     def kill(self, node: NodeId) -> None:
         """End a node at once, as a power cut does."""
@@ -129,11 +159,13 @@ async def _tick(cluster: LocalCluster) -> None:
 
 
 @asynccontextmanager
-async def open_world(seed: int = 1) -> AsyncIterator[World]:
-    """A chain, a network and a bootstrap node; add nodes as wished."""
+async def open_world(seed: int = 1, *, latency: Latency | None = None, loss: float = 0.0) -> AsyncIterator[World]:
+    """A chain, a network and a bootstrap node; add nodes as wished. All that happens follows from `seed`."""
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
+    trio._core._run._r.seed(seed)  # type: ignore[attr-defined]
     cluster = LocalCluster(random.Random(seed).randbytes, now_unix_s=START_S)
     await ensure_genesis(cluster)
-    network = MemoryNetwork(random.Random(seed))
+    network = MemoryNetwork(random.Random(seed), latency=latency, loss=loss)
     async with network.run(), trio.open_nursery() as nursery:
         nursery.start_soon(_tick, cluster)
         world = World(seed, network, cluster, nursery)
@@ -163,3 +195,16 @@ def simple_order(service: RequesterService, *, steps: int = 64, budget: int = 5 
         secret=bytes(32),
     )
     return JobOrder(**{"spec": spec, "budget": budget, "work_mflop": 5_000, "k": 3, "unsandboxed_ok": True, **changes})
+
+
+async def run_job(service: RequesterService, *, within_s: float = 900, **changes: Any) -> JobResult:
+    """Submit a simple order; fails the test when nothing comes of it within the (virtual) time."""
+    with trio.fail_after(within_s):
+        return await service.submit(simple_order(service, **changes))
+
+
+async def winner_of(world: World) -> NodeId:
+    """Wait for the first award."""
+    while (winner := world.winner()) is None:
+        await trio.sleep(0.02)
+    return winner
