@@ -1,8 +1,7 @@
 """The node's end of one worker process: start it, exchange frames, bound its silence, and be sure that it is gone.
 
-The process is started from the thread that runs trio, because bubblewrap's --die-with-parent follows the thread, not
-the process. It leads its own session, so that Ctrl-C in a terminal reaches the node alone, which then kills it. Should
-the node be killed, the worker sees its standard input end and exits.
+The process leads its own session, so that Ctrl-C in a terminal reaches the node alone, which then kills the whole
+family. Should the node be killed, the worker sees its standard input end and exits.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from contextlib import suppress
 from fcntl import F_SETPIPE_SZ, fcntl
 from typing import Self
 
+import psutil
 import trio
 
 from ..protocol.errors import ExecutionFailed
@@ -125,12 +125,26 @@ class WorkerPipe:
             while self._process.poll() is None:  # noqa: ASYNC110
                 await trio.sleep(0.002)
 
+    def _kill(self) -> None:
+        """Kill bubblewrap and its family: early in its start the group holds all, later the child is on its own."""
+        if self._process.poll() is not None:
+            return
+        try:
+            children = psutil.Process(self._process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            children = []
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
     async def close(self) -> None:
         """Kill the process, wait until it is gone, free everything. Idempotent, not interrupted by cancellation."""
         if self._closed:
             return
         self._closed = True
-        self._process.kill()
+        self._kill()
         with trio.CancelScope(shield=True):
             await self._input.aclose()
             await self._output.aclose()

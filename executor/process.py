@@ -160,7 +160,7 @@ class ProcessRunner:
                 yield ProcessSession(pipe, task, self._settings)
             finally:
                 await pipe.close()
-                if self._keep:
+                if self._keep and trio.current_effective_deadline() > float("-inf"):
                     self.prepare()
 
     async def _take(self) -> WorkerPipe:

@@ -74,11 +74,13 @@ def worker_command(
 
 
 def bubblewrap(command: Sequence[str], environment: Mapping[str, str], *, gpu: bool) -> list[str]:
-    """Wrap `command`. It dies with the thread that starts it only if that is the main thread, which stays."""
+    """Wrap `command`. The command must end by itself when its standard input does, as a worker does.
+
+    --die-with-parent is left out: a bubblewrap that is killed in its first milliseconds leaves a child behind that
+    waits for it forever, so nothing may kill it when the node dies; it goes when the worker goes.
+    """
     wrapped = ["bwrap", "--unshare-all", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     wrapped += ["--uid", "65534", "--gid", "65534", "--hostname", "worker"]
-    if threading.current_thread() is threading.main_thread():
-        wrapped.append("--die-with-parent")
     wrapped += ["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     for name in ("lib", "lib32", "lib64", "bin", "sbin"):
         root = Path("/", name)

@@ -15,8 +15,9 @@ import psutil
 import pytest
 import trio
 
+from cyxnode.executor.pipes import WorkerPipe
 from cyxnode.executor.process import ProcessRunner, open_runner
-from cyxnode.executor.sandbox import Sandbox, bubblewrap, choose_sandbox
+from cyxnode.executor.sandbox import Sandbox, bubblewrap, choose_sandbox, worker_command
 from cyxnode.protocol.errors import ExecutionFailed, LocalError, RemoteError
 from cyxnode.protocol.ports import SegmentDone, TrainEvent, TrainTask
 from executor_tasks import document, node, small_task
@@ -212,6 +213,34 @@ async def test_workers_die_with_their_parent(sandbox: Sandbox, number: signal.Si
         parent.stdout.close()
         parent.send_signal(number)
         assert await gone([*workers, psutil.Process(parent.pid)])
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("number", [None, signal.SIGKILL])
+async def test_nothing_is_left_of_a_start_that_was_broken_off(number: signal.Signals | None) -> None:
+    """Each moment of bubblewrap's own start is hit, by closing the pipe or by killing a parent."""
+    mark = f"BROKEN_OFF_{os.getpid()}"
+    command, environment = worker_command("bubblewrap", ["cpu", "0"], {mark: "1"}, gpu=False)
+    for milliseconds in [step / 4 for step in range(40)] * 3:
+        if number is None:
+            async with WorkerPipe(command, environment):
+                await trio.sleep(milliseconds / 1000)
+        else:
+            start = f"subprocess.Popen({command!r}, stdin=subprocess.PIPE)"
+            script = f"import subprocess, time; kept = {start}; print(); time.sleep(9)"
+            with subprocess.Popen([sys.executable, "-uSc", script], stdout=subprocess.PIPE) as parent:  # noqa: ASYNC220
+                assert parent.stdout is not None
+                await trio.to_thread.run_sync(parent.stdout.readline)
+                await trio.sleep(milliseconds / 1000)
+                parent.kill()
+    assert await gone([process for process in psutil.process_iter() if mark in command_line(process)])
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 async def test_parent_of_workers_does_not_load_torch() -> None:
