@@ -14,10 +14,11 @@ from typing import Any
 
 from ..executor.graph import canonical_graph, check_batch, parse_graph
 from ..executor.importers import Dataset, import_dataset
+from ..executor.task import check_task
 from ..executor.work import work_mflop
 from ..protocol.errors import LocalError
 from ..protocol.limits import GRAPH_MAX_BYTES, MICRO, QUORUMS, SAMPLES_MAX, SEGMENTS_MAX, STEPS_MAX
-from ..protocol.ports import Blobs
+from ..protocol.ports import Blobs, TrainTask
 from ..protocol.spec import TrainSpec, steps_per_segment
 from ..protocol.units import parse_cyx
 from ..scheduler.requester_service import JobOrder
@@ -53,6 +54,7 @@ class Plan:
         """Store the data in `blobs` and complete the order."""
         train, validation = blobs.put(self.dataset.train), blobs.put(self.dataset.validation)
         spec = TrainSpec(train_cid=train, validation_cid=validation, secret=os.urandom(32), **self.spec_fields)
+        check_task(TrainTask(spec, self.dataset.train, self.dataset.validation))
         return JobOrder(spec=spec, **self.order_fields)
 
 
