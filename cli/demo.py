@@ -78,7 +78,8 @@ async def _start_nodes(stack: AsyncExitStack, home: Path, common: list[str], cou
     async with trio.open_nursery() as nursery:
         for name in contexts:
             nursery.start_soon(start, name)
-    stack.callback(lambda: [child.process.terminate() for child in children.values()])
+    for child in children.values():
+        stack.callback(child.process.terminate)
     return [children[name] for name in contexts]
 
 
