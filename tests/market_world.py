@@ -23,6 +23,7 @@ from cyxnode.ledger.journal import MemoryJournal
 from cyxnode.p2p.blob_store import MemoryBlobs
 from cyxnode.p2p.memory import MemoryTransport
 from cyxnode.p2p.memory_network import Latency, MemoryNetwork
+from cyxnode.protocol.errors import ChainUnreachable
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.limits import MICRO
 from cyxnode.protocol.ports import Journal, Runner, Transport
@@ -55,6 +56,22 @@ class SeededRandomness:
         return self.rng.randbytes(count)
 
 
+class FlakyRpc:
+    """The chain's RPC as long as the world says that it answers."""
+
+    def __init__(self, world: World, cluster: LocalCluster) -> None:
+        self._world, self._rpc = world, DirectRpc(cluster)
+
+    def __getattr__(self, name: str) -> Any:
+        if self._world.chain_away:
+            return self._away
+        return getattr(self._rpc, name)
+
+    async def _away(self, *arguments: object, **named: object) -> Any:
+        await trio.lowlevel.checkpoint()
+        raise ChainUnreachable("the RPC server is away")
+
+
 @dataclass(slots=True)
 class World:
     """A running market."""
@@ -69,6 +86,7 @@ class World:
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     tamper: Callable[[Transport], Transport] = lambda transport: transport
     """Wraps the transport of every node that is added: the door for saboteurs."""
+    chain_away: bool = False
 
     def key(self, name: str) -> KeyPair:
         return KeyPair(sha256(f"{self.seed}/{name}".encode()).digest())
@@ -76,6 +94,7 @@ class World:
     async def ports(self, name: str, *, micro_cyx: int) -> Ports:
         """A funded identity with its own view of the world; its transport is not running yet."""
         key, rpc = self.key(name), DirectRpc(self.cluster)
+        client = ChainClient(FlakyRpc(self, self.cluster), key, LOCAL_PROGRAM_ID)
         await request_airdrop(rpc, key.node_id, 10**9)
         if micro_cyx:
             await request_tokens(rpc, key.node_id, micro_cyx)
@@ -83,7 +102,7 @@ class World:
         return Ports(
             key=key,
             transport=MemoryTransport(self.network, key.node_id),
-            chain=ChainClient(rpc, key, LOCAL_PROGRAM_ID),
+            chain=client,
             blobs=MemoryBlobs(quota_bytes=2**30),
             journal=self.journals[key.node_id],
             clock=VirtualClock(),
@@ -133,6 +152,16 @@ class World:
         self.scopes[node].cancel()
         self.network.kill(node)
 
+    def kill_requester(self, name: str) -> None:
+        """Cut a requester off the network; its process goes on in the dark."""
+        self.network.kill(self.key(name).node_id)
+
+    async def chain_outage(self, seconds: float) -> None:
+        """No node and no requester can reach the chain for a while."""
+        self.chain_away = True
+        await trio.sleep(seconds)
+        self.chain_away = False
+
     async def add_requester(
         self,
         name: str = "requester",
@@ -161,8 +190,8 @@ async def _tick(cluster: LocalCluster) -> None:
 @asynccontextmanager
 async def open_world(seed: int = 1, *, latency: Latency | None = None, loss: float = 0.0) -> AsyncIterator[World]:
     """A chain, a network and a bootstrap node; add nodes as wished. All that happens follows from `seed`."""
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
-    trio._core._run._r.seed(seed)  # type: ignore[attr-defined]
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    trio._core._run._r.seed(seed)
     cluster = LocalCluster(random.Random(seed).randbytes, now_unix_s=START_S)
     await ensure_genesis(cluster)
     network = MemoryNetwork(random.Random(seed), latency=latency, loss=loss)
@@ -205,6 +234,6 @@ async def run_job(service: RequesterService, *, within_s: float = 900, **changes
 
 async def winner_of(world: World) -> NodeId:
     """Wait for the first award."""
-    while (winner := world.winner()) is None:
+    while (winner := world.winner()) is None:  # noqa: ASYNC110
         await trio.sleep(0.02)
     return winner

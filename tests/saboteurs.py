@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,17 +26,9 @@ class Sabotage:
     genesis: bytes
     keys: dict[NodeId, KeyPair]
     change: Change
-    victims: list[NodeId] = field(default_factory=list)
-    """Whoever was picked as the saboteur; `change` fills it."""
 
     def __call__(self, transport: Transport) -> Transport:
-        return Tampering(transport, self)  # type: ignore[return-value]
-
-    def villain(self, candidate: NodeId) -> bool:
-        """Whether `candidate` is the one saboteur: the first one asked about is."""
-        if not self.victims:
-            self.victims.append(candidate)
-        return candidate == self.victims[0]
+        return Tampering(transport, self)
 
 
 class Tampering:

@@ -1,0 +1,111 @@
+"""More than one job, bad networks, and worlds that repeat exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from cyxnode.executor.simulated import SimulatedRunner
+from cyxnode.p2p.memory_network import constant_latency
+from cyxnode.protocol.limits import MICRO
+from cyxnode.protocol.receipt import verify_receipt
+from cyxnode.scheduler.job import JobPhase
+from cyxnode.scheduler.orders import JobResult
+from market_world import open_world, run_job, winner_of
+
+pytestmark = pytest.mark.slow
+
+
+async def test_two_jobs_one_after_the_other(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(5)
+        requester = await world.add_requester()
+        results = [await run_job(requester) for _ in range(3)]
+        assert [result.phase for result in results] == [JobPhase.SETTLED] * 3
+        assert len({result.job for result in results}) == 3
+
+
+async def test_a_busy_node_declines_and_others_take_the_second_job(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(6, lambda: SimulatedRunner(0.2))
+        first, second = await world.add_requester("first"), await world.add_requester("second")
+        results: dict[str, JobResult] = {}
+
+        async def submit(name: str, service: Any) -> None:
+            results[name] = await run_job(service)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit, "first", first)
+            await winner_of(world)
+            nursery.start_soon(submit, "second", second)
+        assert results["first"].phase is results["second"].phase is JobPhase.SETTLED
+        assert results["second"].declines == {"BUSY": 1}
+        receipts = [result.receipt for result in results.values()]
+        assert receipts[0] and receipts[1]
+        assert receipts[0]["worker"] != receipts[1]["worker"]
+
+
+async def test_two_jobs_at_the_very_same_time(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(6)
+        services = [await world.add_requester(f"requester{n}") for n in range(2)]
+        results: list[JobResult] = []
+
+        async def submit(service: Any) -> None:
+            results.append(await run_job(service))
+
+        async with trio.open_nursery() as nursery:
+            for service in services:
+                nursery.start_soon(submit, service)
+        assert [result.phase for result in results] == [JobPhase.SETTLED] * 2
+
+
+async def test_a_slow_and_lossy_network_delays_a_job_and_does_not_lose_it(autojump_clock: object) -> None:
+    for seed in range(1, 6):
+        async with open_world(seed, latency=constant_latency(0.08), loss=0.05) as world:
+            await world.add_nodes(6)
+            requester = await world.add_requester()
+            windows = {"commit_window_ms": 2_000, "reveal_window_ms": 2_000, "round_ms": 3_000}
+            result = await run_job(requester, **windows)
+            assert result.phase is JobPhase.SETTLED, (seed, result)
+            assert result.weights
+            assert result.receipt and verify_receipt(result.receipt)
+
+
+def replay(seed: int) -> JobResult:
+    """A world of its own, from its first moment."""
+
+    async def world_with_one_job() -> JobResult:
+        async with open_world(seed, latency=lambda _from, _to, rng: rng.uniform(0.001, 0.03)) as world:
+            await world.add_nodes(5)
+            requester = await world.add_requester()
+            return await run_job(requester)
+
+    return trio.run(world_with_one_job, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_the_same_seed_gives_the_same_story_to_the_last_byte() -> None:
+    first, again, other = replay(7), replay(7), replay(8)
+    assert first.receipt is not None
+    assert first.receipt == again.receipt
+    assert first.story == again.story
+    assert first.receipt != other.receipt
+
+
+async def test_a_chain_that_is_away_for_a_while_delays_a_job_and_does_not_end_it(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(5)
+        requester = await world.add_requester()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def outages() -> None:
+                await winner_of(world)
+                await world.chain_outage(10)
+
+            result = await run_job(requester)
+        assert result.phase is JobPhase.SETTLED
+        assert await world.balance(requester.wire.me) < 50 * MICRO

@@ -1,0 +1,88 @@
+"""Jobs that nobody takes: nothing is funded in vain, and every refusal names its causes and what to do."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from cyxnode.executor.simulated import SimulatedRunner
+from cyxnode.protocol.errors import LocalError
+from cyxnode.protocol.limits import MICRO
+from cyxnode.protocol.receipt import verify_receipt
+from cyxnode.scheduler.job import JobPhase
+from cyxnode.scheduler.orders import News, Stage
+from market_world import open_world, run_job
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_budget_below_every_price_is_unsold_and_refunded_at_once(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(5)
+        requester = await world.add_requester()
+        started = trio.current_time()
+        result = await run_job(requester, budget=10)
+        assert result.phase is JobPhase.UNSOLD
+        assert result.declines == {"PRICE": 5}
+        assert "5 PRICE (from 0.0" in result.reason
+        assert result.receipt is not None
+        assert verify_receipt(result.receipt)
+        assert await world.balance(requester.wire.me) == 50 * MICRO
+        assert trio.current_time() - started < 20
+
+
+async def test_a_class_that_is_too_small_leaves_the_job_queued_and_unfunded(autojump_clock: object) -> None:
+    heard: list[str] = []
+
+    def observe(news: News) -> None:
+        if isinstance(news, Stage):
+            heard.append(news.name)
+
+    async with open_world() as world:
+        await world.add_nodes(3)
+        requester = await world.add_requester(observe=observe)
+        result = await run_job(requester)
+        assert result.phase is JobPhase.UNSOLD
+        assert result.receipt is None
+        assert "3 of the 4 nodes needed after 60 s; 3 nodes are live in all" in result.reason
+        assert result.reason.endswith("nothing was funded")
+        assert heard == ["submitted", *["queued"] * (len(heard) - 2), "unsold"]
+        assert await world.balance(requester.wire.me) == 50 * MICRO
+
+
+async def test_the_reason_counts_why_nodes_do_not_fit(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(4)
+        await world.add_node("far", region="mars")
+        requester = await world.add_requester()
+        result = await run_job(requester, unsandboxed_ok=False, region="", class_wait_ms=40_000)
+        assert "5 have no sandbox: allow it with unsandboxed_ok" in result.reason
+        result = await run_job(requester, region="earth", class_wait_ms=1_000)
+        assert "5 are in another region: ask for no region" in result.reason
+
+
+async def test_a_job_that_waits_starts_when_the_class_has_grown(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(3)
+        requester = await world.add_requester()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def grow() -> None:
+                await trio.sleep(10)
+                await world.add_node("late", SimulatedRunner())
+
+            result = await run_job(requester)
+        assert result.phase is JobPhase.SETTLED
+
+
+async def test_too_little_balance_is_an_error_that_names_the_budget(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(4)
+        requester = await world.add_requester(micro_cyx=MICRO)
+        with pytest.raises(LocalError) as caught:
+            await run_job(requester)
+        assert caught.value.field == "budget"
+        assert caught.value.fix
+        assert await world.balance(requester.wire.me) == MICRO
+        assert all(not node.market.rooms.by_job for node in world.nodes.values())
