@@ -214,6 +214,7 @@ class MemoryTransport:
             at = now + self._network.gossip_delay_s(self._node_id, node)
             if at < earlier:
                 flood.arrivals[node] = at
+                self._network.traffic("gossip", self._node_id, node, flood.topic, flood.data)
                 self._network.post(at, partial(link.other(self._node_id)._hear, flood, self._node_id, link))
         return heard
 

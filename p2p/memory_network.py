@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 Latency = Callable[[NodeId, NodeId, Random], float]
 """One-way delay in seconds between two nodes."""
+Traffic = Callable[[str, NodeId, NodeId, str, bytes], None]
+"""Told of everything that is sent: 'gossip' or 'stream', from whom, to whom, topic (of gossip), bytes."""
 _PORT = 4001
 _RESEND_S = 0.2
 _BATCH = 256
@@ -63,7 +65,11 @@ class Link:
         """Both ends of a new stream, the opener's first."""
         far = self.other(opener).node_id
         pair = MemoryStream.pair(
-            opener, far, lambda act: self.post(far, opener, act), lambda act: self.post(opener, far, act)
+            opener,
+            far,
+            lambda act: self.post(far, opener, act),
+            lambda act: self.post(opener, far, act),
+            lambda sender, receiver, frame: self._network.traffic("stream", sender, receiver, "", frame),
         )
         self._streams = [stream for stream in self._streams if not stream.over]
         self._streams.extend(pair)
@@ -79,12 +85,17 @@ class Link:
                 stream.break_off()
 
 
+def _untold(kind: str, sender: NodeId, receiver: NodeId, topic: str, data: bytes) -> None:
+    """Nobody watches the traffic."""
+
+
 class MemoryNetwork:
     """Nodes by name, and the queue of everything in flight. `loss` is the share of gossip messages lost per link;
     what travels on a stream is sent again instead, and arrives late."""
 
     def __init__(self, rng: Random, *, latency: Latency | None = None, loss: float = 0.0) -> None:
         self.loss = loss
+        self.traffic: Traffic = _untold
         self._rng, self._latency = rng, latency or constant_latency(0.001)
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence, self._wake = count(), trio.Event()

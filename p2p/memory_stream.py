@@ -17,13 +17,15 @@ from ..protocol.units import NodeId
 
 Post = Callable[[Callable[[], None]], None]
 """Runs an action at the other end, after the delay and in order."""
+Meter = Callable[[NodeId, NodeId, bytes], None]
+"""Told of each frame that is sent: from whom, to whom, what."""
 
 
 class MemoryStream:
     """One end. `post` carries an action to the other end, which `join` names."""
 
-    def __init__(self, peer: NodeId, post: Post) -> None:
-        self._peer, self._post = peer, post
+    def __init__(self, peer: NodeId, post: Post, meter: Callable[[bytes], None]) -> None:
+        self._peer, self._post, self._meter = peer, post, meter
         self._other: MemoryStream
         self._arrived: deque[bytes | None] = deque()
         self._unread_bytes = 0
@@ -32,9 +34,10 @@ class MemoryStream:
         self._changed = trio.Event()
 
     @staticmethod
-    def pair(near: NodeId, far: NodeId, to_near: Post, to_far: Post) -> tuple[MemoryStream, MemoryStream]:
+    def pair(near: NodeId, far: NodeId, to_near: Post, to_far: Post, meter: Meter) -> tuple[MemoryStream, MemoryStream]:
         """The two ends of a new stream: what `near` holds, and what `far` holds."""
-        ours, theirs = MemoryStream(far, to_far), MemoryStream(near, to_near)
+        ours = MemoryStream(far, to_far, lambda frame: meter(near, far, frame))
+        theirs = MemoryStream(near, to_near, lambda frame: meter(far, near, frame))
         ours._other, theirs._other = theirs, ours
         return ours, theirs
 
@@ -63,6 +66,7 @@ class MemoryStream:
             await self._wait_for_window(len(frame))
             data = bytes(frame)
             self._other._unread_bytes += len(data)
+            self._meter(data)
             self._post(lambda: self._other._arrive(data))
 
     async def receive(self) -> bytes | None:

@@ -1,0 +1,166 @@
+"""What happens in a world, decided before it begins: a pure function of the seed.
+
+A Plan is what the user asks for; `schedule` turns it into a list of happenings. Dropping happenings from the list leaves
+a valid, smaller world, which is what makes a failure shrinkable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from .geography import REGIONS
+
+
+@dataclass(frozen=True, slots=True)
+class FaultProfile:
+    """Rates of trouble. Shares are of messages or of nodes; crash and churn rates are per node and hour."""
+
+    loss: float = 0.0
+    duplicated: float = 0.0
+    jitter: float = 0.1
+    slow_share: float = 0.0
+    slow_factor: float = 8.0
+    skew_ms: int = 0
+    crashes_per_hour: float = 0.0
+    leaves_per_hour: float = 0.0
+    splits_per_hour: float = 0.0
+
+
+PROFILES = {
+    "none": FaultProfile(),
+    "default": FaultProfile(
+        loss=0.01,
+        duplicated=0.01,
+        jitter=0.3,
+        slow_share=0.05,
+        skew_ms=2_000,
+        crashes_per_hour=0.3,
+        leaves_per_hour=0.2,
+        splits_per_hour=2.0,
+    ),
+    "harsh": FaultProfile(
+        loss=0.05,
+        duplicated=0.05,
+        jitter=1.0,
+        slow_share=0.2,
+        skew_ms=10_000,
+        crashes_per_hour=2.0,
+        leaves_per_hour=1.0,
+        splits_per_hour=10.0,
+    ),
+}
+WARM_UP_S = 5.0
+"""Virtual seconds before the first job and the first fault."""
+WIND_DOWN_S = 150.0
+"""Virtual seconds after the last minute in which jobs come to their end, without new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A world. `cheaters` is a share of the peers, spread over the kinds in `cheats` (all kinds when empty)."""
+
+    seed: int
+    peers: int = 20
+    minutes: float = 10.0
+    jobs: int = 10
+    requesters: int = 4
+    classes: int = 1
+    faults: str = "none"
+    cheaters: float = 0.0
+    cheats: tuple[str, ...] = ()
+    k: int = 3
+    drop: tuple[int, ...] = ()
+    """Numbers of happenings left out: set by the shrinker."""
+
+    def command(self) -> str:
+        """The one command that plays this world again."""
+        parts = [
+            f"cyxnode sim run --seed {self.seed} --peers {self.peers} --minutes {self.minutes:g} --jobs {self.jobs}",
+            f"--requesters {self.requesters} --classes {self.classes} --faults {self.faults} --k {self.k}",
+            f"--cheaters {self.cheaters * 100:g}%",
+        ]
+        parts += [f"--cheat {name}" for name in self.cheats]
+        parts += [f"--drop {number}" for number in self.drop]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class JobArrives:
+    """A requester submits its next job."""
+
+    number: int
+    requester: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCrashes:
+    """A node loses power, and comes back with its journal after `down_s`."""
+
+    node: int
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLeaves:
+    """A node goes for good."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSplits:
+    """The nodes of `regions` lose the rest of the world for `heal_s`."""
+
+    regions: tuple[str, ...]
+    heal_s: float
+
+
+What = JobArrives | NodeCrashes | NodeLeaves | NetworkSplits
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that happens at a virtual second."""
+
+    number: int
+    at_s: float
+    what: What
+
+
+def schedule(plan: Plan) -> list[Happening]:
+    """All happenings of a plan in the order of time."""
+    rng, profile = Random(f"{plan.seed}/schedule"), PROFILES[plan.faults]
+    end_s = plan.minutes * 60
+    drawn: list[tuple[float, What]] = []
+    for number in range(plan.jobs):
+        at_s = WARM_UP_S + rng.random() * max(1.0, end_s - WARM_UP_S)
+        drawn.append((at_s, JobArrives(number, number % max(1, plan.requesters))))
+    hours = end_s / 3600
+    for node in range(plan.peers):
+        for _ in range(_poisson(rng, profile.crashes_per_hour * hours)):
+            drawn.append((_later(rng, end_s), NodeCrashes(node, 1.0 + rng.expovariate(1 / 20))))
+        if rng.random() < profile.leaves_per_hour * hours:
+            drawn.append((_later(rng, end_s), NodeLeaves(node)))
+    for _ in range(_poisson(rng, profile.splits_per_hour * hours)):
+        away = tuple(sorted(rng.sample(REGIONS, rng.randint(1, 3))))
+        drawn.append((_later(rng, end_s), NetworkSplits(away, 5.0 + rng.expovariate(1 / 20))))
+    drawn.sort(key=lambda one: one[0])
+    happenings = [Happening(number, at_s, what) for number, (at_s, what) in enumerate(drawn)]
+    return [one for one in happenings if one.number not in plan.drop]
+
+
+def _later(rng: Random, end_s: float) -> float:
+    return WARM_UP_S + rng.random() * max(1.0, end_s - WARM_UP_S)
+
+
+def _poisson(rng: Random, mean: float) -> int:
+    count, at = 0, rng.expovariate(1.0)
+    while at < mean:
+        count, at = count + 1, at + rng.expovariate(1.0)
+    return count
+
+
+def smaller(plan: Plan, **changes: object) -> Plan:
+    """The plan with some fields changed, for the shrinker."""
+    return replace(plan, **changes)  # type: ignore[arg-type]
