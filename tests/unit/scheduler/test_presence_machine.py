@@ -1,0 +1,70 @@
+"""Presence: who speaks lives, who is silent dies, and old words keep nobody alive."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cyxnode.protocol.limits import DEAD_AFTER_MS, PEERS_KNOWN_MAX, SUSPECT_AFTER_MS
+from cyxnode.protocol.messages import Capability, Heartbeat
+from cyxnode.protocol.units import NodeId
+from cyxnode.scheduler import presence
+from cyxnode.scheduler.presence import CapabilityHeard, HeartbeatHeard, Liveness, Presence, TimePassed
+from sample_messages import MESSAGES
+
+NODE = NodeId(b"n" * 32)
+OFFER = next(message for message in MESSAGES if isinstance(message, Capability))
+BEAT = next(message for message in MESSAGES if isinstance(message, Heartbeat))
+
+
+def beat(sequence: int, now_ms: int, node: NodeId = NODE) -> HeartbeatHeard:
+    return HeartbeatHeard(node, msgspec.structs.replace(BEAT, sequence=sequence), now_ms)
+
+
+def offer(sequence: int, now_ms: int) -> CapabilityHeard:
+    return CapabilityHeard(NODE, msgspec.structs.replace(OFFER, sequence=sequence), b"raw", now_ms)
+
+
+def after(*stimuli: presence.Stimulus) -> tuple[Presence, list[presence.Effect]]:
+    state = Presence()
+    effects: list[presence.Effect] = []
+    for stimulus in stimuli:
+        state, effects = presence.step(state, stimulus)
+    return state, effects
+
+
+def test_a_node_is_known_with_its_first_capability_record() -> None:
+    assert after(beat(1, 0))[0].alive() == {}
+    state, effects = after(beat(1, 0), offer(1, 5))
+    assert set(state.alive()) == {NODE}
+    assert effects == [presence.NodeAppeared(NODE)]
+
+
+def test_silence_makes_suspect_and_then_dead() -> None:
+    state, effects = after(offer(1, 0), TimePassed(SUSPECT_AFTER_MS))
+    assert effects == [presence.NodeSuspected(NODE)]
+    assert state.members[NODE].liveness is Liveness.SUSPECT
+    assert presence.step(state, TimePassed(SUSPECT_AFTER_MS + 1))[1] == []
+    assert presence.step(state, beat(2, SUSPECT_AFTER_MS + 2))[0].members[NODE].liveness is Liveness.ALIVE
+    state, effects = presence.step(state, TimePassed(DEAD_AFTER_MS))
+    assert effects == [presence.NodeDied(NODE)]
+    assert not state.members
+
+
+def test_replayed_words_keep_nobody_alive() -> None:
+    old: list[presence.Stimulus] = [beat(9, 25_000), beat(8, 26_000), offer(9, 27_000), offer(3, 28_000)]
+    state, effects = after(offer(9, 0), beat(9, 0), *old, TimePassed(30_000))
+    assert effects == [presence.NodeDied(NODE)]
+    assert not state.members
+
+
+def test_no_more_than_the_bound_are_known() -> None:
+    members = {NodeId(n.to_bytes(32, "big")): presence.Member(0) for n in range(PEERS_KNOWN_MAX)}
+    full = Presence(members)
+    assert presence.step(full, beat(1, 0))[0] is full
+    assert presence.step(full, offer(1, 0))[0] is full
+
+
+def test_the_digest_names_the_set_of_members() -> None:
+    other = NodeId(b"o" * 32)
+    assert after(beat(1, 0), beat(1, 0, other))[0].digest() == after(beat(5, 9, other), beat(7, 9))[0].digest()
+    assert after(beat(1, 0))[0].digest() != after(beat(1, 0, other))[0].digest()

@@ -1,0 +1,204 @@
+"""The verification machine: leases, verdicts, disputes, decisions, settlements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cyxnode.protocol.chain import Verdict
+from cyxnode.protocol.limits import (
+    SETTLE_ROUND_MS,
+    SETTLE_ROUNDS_MAX,
+    START_LEASE_MS,
+    STRICT_MASK_ROUNDS,
+    VERDICT_COMMIT_WAIT_MS,
+    VERDICT_REVEAL_WAIT_MS,
+)
+from cyxnode.protocol.settlement import NOBODY, Settlement
+from cyxnode.protocol.units import JobId, NodeId
+from cyxnode.scheduler import verification as machine
+from cyxnode.scheduler.verification import Finding, Phase
+
+ME, A, B, WORKER = (NodeId(bytes([n]) * 32) for n in range(1, 5))
+TERMS = machine.CaseTerms(JobId(b"j" * 32), ME, (A, ME, B), 2, WORKER, price=100, units=16, deadline_ms=60_000)
+RESULT = b"r" * 32
+FINE, UNCOUNTED = Finding(True, -1, True), Finding(True, -1, False)
+
+
+def feed(case: machine.Case, *stimuli: machine.Stimulus) -> tuple[machine.Case, list[machine.Effect]]:
+    effects: list[machine.Effect] = []
+    for stimulus in stimuli:
+        case, more = machine.step(case, stimulus)
+        effects += more
+    return case, effects
+
+
+def replaying() -> machine.Case:
+    case = machine.open_case(TERMS, 0)
+    return feed(case, machine.WorkerStarted(10), machine.ClaimReceived(RESULT, None, 100))[0]
+
+
+def revealed(ok: bool = True, segment: int = -1, commits: tuple[NodeId, ...] = (ME, A, B)) -> machine.Case:
+    case, _ = feed(replaying(), machine.SamplesReplayed(ok, segment, "" if ok else "mine", 200))
+    case, _ = feed(case, *(machine.CommitReceived(node, b"c", 210) for node in commits))
+    if len(commits) < 3:
+        case, _ = feed(case, machine.TimePassed(200 + VERDICT_COMMIT_WAIT_MS))
+    case, effects = feed(case, machine.TracesOpened(True, case.since_ms + 1))
+    assert effects == [machine.SendReveal()]
+    return case
+
+
+def found(member: NodeId, finding: Finding = FINE) -> machine.FindingRevealed:
+    return machine.FindingRevealed(member, finding, "theirs", 300)
+
+
+def test_a_worker_that_does_not_start_or_finish_fails() -> None:
+    case = machine.open_case(TERMS, 0)
+    assert machine.next_wake_ms(case) == START_LEASE_MS
+    lapsed, _ = feed(case, machine.TimePassed(START_LEASE_MS))
+    assert lapsed.decision is not None
+    assert (lapsed.decision.verdict, lapsed.decision.worker, lapsed.decision.price) == (Verdict.FAILED, WORKER, 0)
+    late, _ = feed(case, machine.WorkerStarted(10), machine.TimePassed(60_000))
+    assert "deadline" in late.reason
+    lost, _ = feed(case, machine.WorkerLost("gone", 5))
+    assert lost.reason == "gone"
+
+
+def test_a_claim_that_says_failed_is_a_failure() -> None:
+    case, _ = feed(machine.open_case(TERMS, 0), machine.ClaimReceived(RESULT, "out of memory", 5))
+    assert case.reason == "the worker reports: out of memory"
+
+
+def test_traces_are_asked_for_once_all_verdicts_are_sealed_or_m_of_them_after_the_wait() -> None:
+    case, effects = feed(replaying(), machine.SamplesReplayed(True, -1, "", 200))
+    assert effects == [machine.SendCommit(FINE)]
+    case, effects = feed(case, machine.CommitReceived(ME, b"m", 201), machine.CommitReceived(A, b"a", 202))
+    assert not effects
+    _, effects = feed(case, machine.CommitReceived(B, b"b", 203))
+    assert effects == [machine.AskOpening((b"m", b"a", b"b"))]
+    _, effects = feed(case, machine.TimePassed(200 + VERDICT_COMMIT_WAIT_MS))
+    assert effects == [machine.AskOpening((b"m", b"a"))]
+
+
+def test_a_verdict_sealed_after_the_traces_were_asked_for_is_too_late() -> None:
+    case = revealed(commits=(ME, A))
+    assert set(feed(case, machine.CommitReceived(B, b"b", 70_000))[0].commits) == {ME, A}
+
+
+def test_too_few_verdicts_end_in_nothing() -> None:
+    case, _ = feed(replaying(), machine.SamplesReplayed(True, -1, "", 200), machine.CommitReceived(ME, b"m", 201))
+    case, effects = feed(case, machine.TimePassed(200 + VERDICT_COMMIT_WAIT_MS))
+    assert case.phase is Phase.GIVEN_UP
+    assert isinstance(effects[0], machine.GiveUp)
+
+
+def test_our_own_replay_that_never_ends_ends_the_case() -> None:
+    case = replaying()
+    wake_ms = machine.next_wake_ms(case)
+    assert wake_ms is not None
+    assert feed(case, machine.TimePassed(wake_ms))[0].phase is Phase.GIVEN_UP
+
+
+@pytest.mark.parametrize("valid", [False, None])
+def test_a_worker_that_does_not_open_its_traces_fails(valid: bool | None) -> None:
+    case, _ = feed(replaying(), machine.SamplesReplayed(True, -1, "", 200))
+    case, _ = feed(case, *(machine.CommitReceived(node, b"c", 210) for node in (ME, A, B)))
+    last = machine.TimePassed(210 + VERDICT_REVEAL_WAIT_MS) if valid is None else machine.TracesOpened(valid, 220)
+    case, _ = feed(case, last)
+    assert case.decision is not None
+    assert case.decision.verdict is Verdict.FAILED
+
+
+def test_ok_names_the_members_whose_verdicts_count() -> None:
+    case, effects = feed(revealed(), found(ME), found(A), found(B, UNCOUNTED))
+    assert case.decision == Settlement(Verdict.OK, WORKER, 100, 16, RESULT, 0b011)
+    assert not effects
+
+
+def test_nobody_waits_for_the_reveal_of_a_member_that_sealed_nothing() -> None:
+    case, _ = feed(revealed(commits=(ME, A)), found(ME), found(A))
+    assert case.decision is not None
+    assert case.decision.fee_mask == 0b011
+
+
+def test_a_member_that_sealed_and_does_not_reveal_is_waited_for_and_left_out() -> None:
+    case, _ = feed(revealed(), found(ME), found(A))
+    assert case.decision is None
+    case, _ = feed(case, machine.TimePassed(case.since_ms + VERDICT_REVEAL_WAIT_MS))
+    assert case.decision is not None
+    assert case.decision.fee_mask == 0b011
+
+
+def test_no_ok_without_m_counted_verdicts() -> None:
+    case, _ = feed(revealed(), found(ME), found(A, UNCOUNTED), found(B, UNCOUNTED))
+    assert case.decision is None
+    case, _ = feed(case, machine.TimePassed(case.since_ms + VERDICT_REVEAL_WAIT_MS))
+    assert case.phase is Phase.GIVEN_UP
+
+
+def test_an_accusation_is_replayed_and_believed_only_if_it_holds() -> None:
+    accused, effects = feed(revealed(), found(ME), found(A, Finding(False, 7, True)), found(B))
+    assert effects == [machine.ReplayDisputed(7)]
+    assert accused.decision is None
+    refuted, _ = feed(accused, machine.DisputeReplayed(7, False, 400))
+    assert refuted.decision is not None
+    assert (refuted.decision.verdict, refuted.decision.fee_mask) == (Verdict.OK, 0b110)
+    confirmed, _ = feed(accused, machine.DisputeReplayed(7, True, 400))
+    assert confirmed.decision is not None
+    assert confirmed.decision.verdict is Verdict.FAILED
+
+
+def test_our_own_conviction_needs_nobody_else() -> None:
+    case, _ = feed(revealed(ok=False, segment=3), found(ME, Finding(False, 3, True)))
+    assert case.decision is not None
+    assert case.decision.verdict is Verdict.FAILED
+    assert case.reason == "mine"
+
+
+def test_a_settlement_is_signed_for_its_leader_once_a_round_and_only_as_decided() -> None:
+    case, _ = feed(revealed(), found(ME), found(A), found(B, UNCOUNTED))
+    mine = case.decision
+    assert mine is not None
+    signed, agreed, _ = machine.judge_settlement(case, A, 0, mine)
+    assert agreed
+    for leader, round_, asked in (
+        (B, 0, mine),
+        (A, 0, replace(mine, price=101)),
+        (A, 0, replace(mine, verdict=Verdict.FAILED)),
+        (A, 0, replace(mine, fee_mask=0b111)),
+        (A, 0, replace(mine, fee_mask=0b001)),
+        (A, 0, replace(mine, worker=NOBODY)),
+    ):
+        assert machine.judge_settlement(signed, leader, round_, asked)[1] is False
+
+
+def test_a_mask_that_leaves_out_somebody_we_count_is_signed_only_in_late_rounds() -> None:
+    case, _ = feed(revealed(), found(ME), found(A), found(B))
+    assert case.decision is not None
+    short = replace(case.decision, fee_mask=0b011)
+    assert machine.judge_settlement(case, case.leader(0), 0, short)[1] is False
+    late = STRICT_MASK_ROUNDS
+    assert machine.judge_settlement(case, case.leader(late), late, short)[1] is True
+
+
+def test_an_unsold_job_is_settled_with_nobody() -> None:
+    case, effects = machine.open_unsold(replace(TERMS, committee=(ME, A, B)), "no bid", 0)
+    assert case.decision == Settlement(Verdict.UNSOLD, NOBODY, 0, 0, bytes(32), 0)
+    assert [type(effect) for effect in effects] == [machine.ProposeSettlement]
+
+
+def test_settlement_rounds_change_leaders_and_end() -> None:
+    case, effects = machine.open_unsold(TERMS, "no bid", 0)
+    assert not effects
+    for round_ in range(1, SETTLE_ROUNDS_MAX):
+        case, effects = feed(case, machine.TimePassed(round_ * SETTLE_ROUND_MS))
+        assert bool(effects) == (case.leader(round_) == ME)
+    case, _ = feed(case, machine.TimePassed(SETTLE_ROUNDS_MAX * SETTLE_ROUND_MS))
+    assert case.phase is Phase.GIVEN_UP
+    assert feed(case, machine.OutcomeSeen()) == (case, [])
+
+
+def test_the_outcome_closes_a_case_in_any_phase() -> None:
+    for case in (machine.open_case(TERMS, 0), replaying(), revealed()):
+        assert feed(case, machine.OutcomeSeen())[0].phase is Phase.CLOSED
