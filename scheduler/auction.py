@@ -18,6 +18,23 @@ from ..protocol.award import Award
 from ..protocol.hashing import bid_commitment, bid_digest
 from ..protocol.limits import BID_MAX_BYTES, BIDS_MAX, ROUNDS_MAX
 from ..protocol.units import JobId, NodeId
+from .auction_events import Certified as Certified
+from .auction_events import CommitSeen as CommitSeen
+from .auction_events import CommitteeSeated as CommitteeSeated
+from .auction_events import DeclareUnsold as DeclareUnsold
+from .auction_events import DeclineSeen as DeclineSeen
+from .auction_events import Effect as Effect
+from .auction_events import Propose as Propose
+from .auction_events import PublishCertificate as PublishCertificate
+from .auction_events import PublishCommit as PublishCommit
+from .auction_events import PublishReveal as PublishReveal
+from .auction_events import Reveal as Reveal
+from .auction_events import RevealSeen as RevealSeen
+from .auction_events import SendTally as SendTally
+from .auction_events import Stimulus as Stimulus
+from .auction_events import TallyReceived as TallyReceived
+from .auction_events import TimePassed as TimePassed
+from .auction_events import VoteReceived as VoteReceived
 
 VOTE_GRACE_MS = 100
 """How long a leader with m votes waits for the rest: more voters, more verifiers."""
@@ -56,14 +73,6 @@ class AuctionTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Reveal:
-    """A bid that opened its commit. `raw` is the signed envelope."""
-
-    digest: bytes
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Auction:
     """State. `expected` are the live nodes, other than us, that match the class."""
 
@@ -94,111 +103,6 @@ class Auction:
         return self.terms.me in self.committee
 
 
-# stimuli ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CommitSeen:
-    bidder: NodeId
-    commitment: bytes
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeclineSeen:
-    node: NodeId
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class RevealSeen:
-    """`price` is that of the decoded bid."""
-
-    bidder: NodeId
-    bid: bytes
-    salt: bytes
-    price: int
-    raw: bytes
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class CommitteeSeated:
-    committee: tuple[NodeId, ...]
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class TallyReceived:
-    """A member's signed tally reached us as leader."""
-
-    member: NodeId
-    raw: bytes
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class VoteReceived:
-    member: NodeId
-    round: int
-    raw: bytes
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Certified:
-    """A valid certificate was seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    now_ms: int
-
-
-# effects ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PublishCommit:
-    commitment: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PublishReveal:
-    bid: bytes
-    salt: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SendTally:
-    leader: NodeId
-    bids: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Propose:
-    """Ask the members to vote on what these signed tallies and reveals amount to."""
-
-    round: int
-    tallies: tuple[bytes, ...]
-    reveals: Mapping[NodeId, Reveal]
-
-
-@dataclass(frozen=True, slots=True)
-class PublishCertificate:
-    round: int
-    votes: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DeclareUnsold:
-    reason: str
-
-
-Stimulus = (
-    CommitSeen | DeclineSeen | RevealSeen | CommitteeSeated | TallyReceived | VoteReceived | Certified | TimePassed
-)
-Effect = PublishCommit | PublishReveal | SendTally | Propose | PublishCertificate | DeclareUnsold
 Step = tuple[Auction, list[Effect]]
 
 

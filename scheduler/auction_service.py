@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from ..protocol import codec
-from ..protocol.award import Award, CertifiedAward, JobTerms, check_vote, decode_bid, recompute
+from ..protocol.award import Award, JobTerms, check_vote, recompute
 from ..protocol.chain import JobAccount, JobState, NodeAccount
 from ..protocol.envelope import Signed
 from ..protocol.errors import Refusal, RemoteError
@@ -26,7 +26,6 @@ from ..protocol.messages import (
     BidReveal,
     Capability,
     Decline,
-    DeclineReason,
     JobAnnounce,
     Proposal,
     Tally,
@@ -34,25 +33,14 @@ from ..protocol.messages import (
 from ..protocol.units import JobId, NodeId, base58
 from ..protocol.validation import market_topic
 from . import auction as machine
+from .auction_bidding import Bidding, sealed_bid, stimulus_of
 from .auction_escrow import confirmed_escrow, draw_is_fair, seated_account
-from .auction_voting import Ballot, certificate_of
+from .auction_voting import Awarded, Ballot, certificate_of
 from .context import NodeContext
-from .pricing import Declined, quote
-from .supervision import plain_nursery, supervised
+from .supervision import contained, plain_nursery, supervised
 from .wire import CERTIFICATE, NOT_YET, PROPOSAL, TALLY
 
 log = structlog.get_logger()
-Bidding = Signed[BidCommit | BidReveal | Decline]
-
-
-@dataclass(frozen=True, slots=True)
-class Awarded:
-    """A job with its checked certificate."""
-
-    announce: Signed[JobAnnounce]
-    terms: JobTerms
-    certified: CertifiedAward
-    raw: bytes
 
 
 @dataclass(slots=True)
@@ -94,7 +82,7 @@ class AuctionRun:
 
     async def run(self) -> None:
         """From the announce to the certificate, to the word that there will be none, or to the work deadline."""
-        account = await confirmed_escrow(self.context, self.announce)
+        account = await self._look_up()
         if account is None:
             self.on_refused(self.job)
             return
@@ -109,9 +97,17 @@ class AuctionRun:
 
     # entering -------------------------------------------------------------------------------------------------------
 
+    async def _look_up(self) -> JobAccount | None:
+        """The escrow, and meanwhile who may bid: one round trip to the chain, not two."""
+        async with plain_nursery() as nursery:
+            nursery.start_soon(supervised, self.job, self.finish, self._read_bidders)
+            return await confirmed_escrow(self.context, self.announce)
+
+    async def _read_bidders(self) -> None:
+        self._bidders = await self.context.registry.nodes(fresh=True)
+
     async def _open(self, account: JobAccount) -> None:
         announce = self.announce.message
-        self._bidders = await self.context.registry.nodes(fresh=True)
         own = await self._own_bid()
         terms = machine.AuctionTerms(
             job=self.job,
@@ -126,31 +122,24 @@ class AuctionRun:
         self._perform(effects)
         early, self._early = self._early, []
         for signed, arrived_ms in early:
-            self._bidding(signed, arrived_ms)
+            contained(self._bidding, signed, arrived_ms)
         if account.state is JobState.SEATED:
             await self._seated(account)
         self.apply(machine.TimePassed(self._now()))
 
     async def _own_bid(self) -> machine.SealedBid | None:
-        context, announce = self.context, self.announce.message
-        if not context.settings.provider:
+        bid = sealed_bid(
+            self.context,
+            self.announce.message,
+            self._bidders.get(self.context.wire.me),
+            running=self.running(),
+            committed=self.committed_price(self.context.wire.me),
+        )
+        if isinstance(bid, Decline):
+            log.info("declined", job=base58(self.job), reason=bid.reason.name, hint=bid.hint)
+            await self.context.wire.publish(self._topic, bid)
             return None
-        account = self._bidders.get(context.wire.me)
-        if account is None or account.unbonding_at_s:
-            await self._decline(Declined(DeclineReason.STAKE, "not registered, or unbonding"))
-            return None
-        free = account.stake - self.committed_price(context.wire.me)
-        seconds_left = announce.work_deadline_s - context.wire.clock.unix_ms() // 1000
-        bid = quote(announce, context.offer(), running=self.running(), free_stake=free, seconds_left=seconds_left)
-        if isinstance(bid, Declined):
-            await self._decline(bid)
-            return None
-        return machine.SealedBid(codec.encode(bid), context.randomness.bytes(32))
-
-    async def _decline(self, declined: Declined) -> None:
-        log.info("declined", job=base58(self.job), reason=declined.reason.name, hint=declined.hint)
-        message = Decline(job=self.job, reason=declined.reason, hint=declined.hint[:120])
-        await self.context.wire.publish(self._topic, message)
+        return bid
 
     async def _wait_for_seat(self) -> None:
         if self.state is None or self.state.committee:
@@ -210,23 +199,14 @@ class AuctionRun:
             self._early.append((signed, self._now()))
 
     def _bidding(self, signed: Bidding, now_ms: int) -> None:
-        sender = signed.sender
-        account = self._bidders.get(sender)
+        account = self._bidders.get(signed.sender)
         if account is None or account.execution_class != self.announce.message.execution_class:
             return
-        match signed.message:
-            case BidCommit(commitment=commitment) if not account.unbonding_at_s:
-                self.apply(machine.CommitSeen(sender, commitment, now_ms))
-            case Decline():
-                self.apply(machine.DeclineSeen(sender, now_ms))
-            case BidReveal() as reveal:
-                price = decode_bid(reveal).price
-                if price > account.stake - self.committed_price(sender):
-                    log.info("bid not covered", job=base58(self.job), peer=base58(sender), price=price)
-                    return
-                self.apply(machine.RevealSeen(sender, reveal.bid, reveal.salt, price, signed.raw, now_ms))
-            case _:
-                log.info("bid of an unbonding node", job=base58(self.job), peer=base58(sender))
+        stimulus = stimulus_of(signed, account, self.committed_price(signed.sender), now_ms)
+        if isinstance(stimulus, str):
+            log.info("bid not counted", job=base58(self.job), peer=base58(signed.sender), cause=stimulus)
+        else:
+            self.apply(stimulus)
 
     def certificate_seen(self, raw: bytes) -> None:
         """A certificate envelope arrived, from gossip or directly; the first valid one ends the auction."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from ..protocol import codec
 from ..protocol.award import Award, CertifiedAward, JobTerms, check_certificate, recompute
 from ..protocol.chain import NodeAccount
-from ..protocol.envelope import open_as
+from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import LocalError, Refusal
 from ..protocol.hashing import QuorumKind, nonce_commitment
-from ..protocol.messages import AwardCertificate, AwardVote, BidderRecord, Proposal, Tally
+from ..protocol.messages import AwardCertificate, AwardVote, BidderRecord, JobAnnounce, Proposal, Tally
 from ..protocol.scoring import reputation_ppm
 from ..protocol.units import JobId, NodeId
 from . import auction as machine
@@ -22,6 +22,16 @@ from .context import NodeContext
 from .quorum_signer import sign_quorum
 
 TALLY_MAX_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Awarded:
+    """A job with its checked certificate."""
+
+    announce: Signed[JobAnnounce]
+    terms: JobTerms
+    certified: CertifiedAward
+    raw: bytes
 
 
 @dataclass(slots=True)

@@ -34,8 +34,7 @@ from ..protocol.ports import TrainTask
 from ..protocol.settlement import result_hash
 from ..protocol.units import JobId, NodeId, base58
 from . import verification as machine
-from .auction_service import Awarded
-from .auction_voting import sampling_nonce
+from .auction_voting import Awarded, sampling_nonce
 from .case_checks import failure_of, judge_reveal, samples_of
 from .context import NodeContext
 from .data_service import DataService

@@ -32,7 +32,8 @@ from ..protocol.settlement import signers
 from ..protocol.units import JobId, NodeId, base58
 from ..protocol.validation import MARKET_KINDS, job_topic, market_topic
 from . import verification
-from .auction_service import AuctionRun, Awarded
+from .auction_service import AuctionRun
+from .auction_voting import Awarded
 from .committee_service import CaseRun
 from .context import NodeContext
 from .data_service import DataService

@@ -9,7 +9,8 @@ from ..protocol.envelope import Signed
 from ..protocol.limits import JOBS_OPEN_MAX, JOBS_REFUSED_MAX
 from ..protocol.messages import JobAnnounce, Outcome
 from ..protocol.units import JobId, NodeId
-from .auction_service import AuctionRun, Awarded
+from .auction_service import AuctionRun
+from .auction_voting import Awarded
 from .committee_service import CaseRun
 from .worker_service import WorkRun
 

@@ -16,7 +16,7 @@ from ..protocol.messages import SpecAnswer, SpecRequest
 from ..protocol.ports import TrainTask
 from ..protocol.spec import TrainSpec, spec_hash
 from ..protocol.units import NodeId, base58
-from .auction_service import Awarded
+from .auction_voting import Awarded
 from .context import NodeContext
 from .data_service import DataService
 from .wire import SPEC

@@ -21,8 +21,7 @@ from ..protocol.messages import JobAnnounce
 from ..protocol.ports import Journal
 from ..protocol.spec import Bytes32
 from ..protocol.units import JobId, NodeId
-from .auction_service import Awarded
-from .auction_voting import certificate_of
+from .auction_voting import Awarded, certificate_of
 
 PREFIX = b"run/"
 

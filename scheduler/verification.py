@@ -25,6 +25,26 @@ from ..protocol.limits import (
 )
 from ..protocol.settlement import NO_RESULT, NOBODY, Settlement
 from ..protocol.units import JobId, NodeId
+from .verification_events import AskOpening as AskOpening
+from .verification_events import ClaimReceived as ClaimReceived
+from .verification_events import CommitReceived as CommitReceived
+from .verification_events import DisputeReplayed as DisputeReplayed
+from .verification_events import Effect as Effect
+from .verification_events import Finding as Finding
+from .verification_events import FindingRevealed as FindingRevealed
+from .verification_events import GiveUp as GiveUp
+from .verification_events import OutcomeSeen as OutcomeSeen
+from .verification_events import ProposeSettlement as ProposeSettlement
+from .verification_events import ReplayDisputed as ReplayDisputed
+from .verification_events import ReplaySamples as ReplaySamples
+from .verification_events import SamplesReplayed as SamplesReplayed
+from .verification_events import SendCommit as SendCommit
+from .verification_events import SendReveal as SendReveal
+from .verification_events import Stimulus as Stimulus
+from .verification_events import TimePassed as TimePassed
+from .verification_events import TracesOpened as TracesOpened
+from .verification_events import WorkerLost as WorkerLost
+from .verification_events import WorkerStarted as WorkerStarted
 
 
 class Phase(Enum):
@@ -56,15 +76,6 @@ class CaseTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A member's verdict. `mismatch_segment` is -1 where no segment is accused."""
-
-    ok: bool
-    mismatch_segment: int
-    counted: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Case:
     """State."""
 
@@ -89,124 +100,6 @@ class Case:
         return self.terms.committee[round_ % len(self.terms.committee)]
 
 
-# stimuli ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStarted:
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    reason: str
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimReceived:
-    """`failure` is the worker's own message when it reports that it failed."""
-
-    result_hash: bytes
-    failure: str | None
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class SamplesReplayed:
-    ok: bool
-    mismatch_segment: int
-    reason: str
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class CommitReceived:
-    member: NodeId
-    raw: bytes
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class TracesOpened:
-    """The worker answered; `valid` if the opening fits its trace commitments."""
-
-    valid: bool
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class FindingRevealed:
-    member: NodeId
-    finding: Finding
-    reason: str
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class DisputeReplayed:
-    segment: int
-    mismatch: bool
-    now_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeSeen:
-    """The job is settled on chain."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    now_ms: int
-
-
-# effects ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ReplaySamples:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class SendCommit:
-    """Seal our finding and send it to the members and the worker."""
-
-    finding: Finding
-
-
-@dataclass(frozen=True, slots=True)
-class AskOpening:
-    commits: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SendReveal:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayDisputed:
-    segment: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProposeSettlement:
-    round: int
-    settlement: Settlement
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    reason: str
-
-
-Stimulus = (
-    WorkerStarted | WorkerLost | ClaimReceived | SamplesReplayed | CommitReceived | TracesOpened | FindingRevealed
-    | DisputeReplayed | OutcomeSeen | TimePassed
-)  # fmt: skip
-Effect = ReplaySamples | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeSettlement | GiveUp
 Step = tuple[Case, list[Effect]]
 
 

@@ -27,7 +27,7 @@ from ..protocol.messages import (
 from ..protocol.ports import BatchDone, EpochDone, SegmentDone, TrainEvent
 from ..protocol.spec import TrainSpec, encode_spec
 from ..protocol.units import JobId, NodeId, base58
-from .auction_service import Awarded
+from .auction_voting import Awarded
 from .claims import Transcript, completed_claim, failed_claim
 from .context import NodeContext
 from .data_service import DataService

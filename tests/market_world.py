@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -65,7 +66,11 @@ class FlakyRpc:
     def __getattr__(self, name: str) -> Any:
         if self._world.chain_away:
             return self._away
-        return getattr(self._rpc, name)
+        return partial(self._slowly, getattr(self._rpc, name))
+
+    async def _slowly(self, call: Callable[..., Any], *arguments: object, **named: object) -> Any:
+        await trio.sleep(self._world.chain_latency_s)
+        return await call(*arguments, **named)
 
     async def _away(self, *arguments: object, **named: object) -> Any:
         await trio.lowlevel.checkpoint()
@@ -87,6 +92,7 @@ class World:
     tamper: Callable[[Transport], Transport] = lambda transport: transport
     """Wraps the transport of every node that is added: the door for saboteurs."""
     chain_away: bool = False
+    chain_latency_s: float = 0.0
 
     def key(self, name: str) -> KeyPair:
         return KeyPair(sha256(f"{self.seed}/{name}".encode()).digest())

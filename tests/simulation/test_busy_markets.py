@@ -10,7 +10,7 @@ import trio.testing
 
 from cyxnode.executor.simulated import SimulatedRunner
 from cyxnode.p2p.memory_network import constant_latency
-from cyxnode.protocol.limits import MICRO
+from cyxnode.protocol.limits import MICRO, PREPARE_DELAY_S
 from cyxnode.protocol.receipt import verify_receipt
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.orders import JobResult
@@ -109,3 +109,35 @@ async def test_a_chain_that_is_away_for_a_while_delays_a_job_and_does_not_end_it
             result = await run_job(requester)
         assert result.phase is JobPhase.SETTLED
         assert await world.balance(requester.wire.me) < 50 * MICRO
+
+
+async def test_commits_that_arrive_while_the_escrow_is_looked_up_count(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(5)
+        requester = await world.add_requester()
+        world.chain_latency_s = 0.15
+        result = await run_job(requester)
+        assert result.phase is JobPhase.SETTLED, result.reason
+        room = next(iter(world.nodes.values())).market.rooms.by_job[result.job]
+        assert room.awarded is not None
+        assert len(room.awarded.certified.award.ranking) == 2
+
+
+async def test_workers_are_warmed_up_when_they_are_needed_and_not_before(autojump_clock: object) -> None:
+    prepared: list[tuple[float, SimulatedRunner]] = []
+
+    class Counting(SimulatedRunner):
+        def prepare(self) -> None:
+            prepared.append((trio.current_time(), self))
+
+    async with open_world() as world:
+        await world.add_nodes(5, lambda: Counting(0.2))
+        requester = await world.add_requester()
+        assert not prepared
+        result = await run_job(requester)
+        assert result.phase is JobPhase.SETTLED
+        runners = {node.context.runner: name for name, node in world.nodes.items()}
+        order = [runners[runner] for _, runner in prepared]
+        assert order[0] == world.winner()
+        assert len(order) == len(set(order)) == 4
+        assert min(at for at, _ in prepared[1:]) >= prepared[0][0] + PREPARE_DELAY_S

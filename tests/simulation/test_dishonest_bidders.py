@@ -179,3 +179,17 @@ async def test_the_bids_of_members_are_void(autojump_clock: object) -> None:
                 ranking = room.awarded.certified.award.ranking
                 assert not {one.bidder for one in ranking} & set(room.awarded.terms.committee)
                 assert all(one.bid.price <= room.announce.message.price_limit for one in ranking)
+
+
+async def test_an_unreadable_bid_that_arrives_while_the_escrow_is_looked_up(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(5)
+
+        async def garbage(bidder: Bidder) -> None:
+            await bidder.wire.publish(bidder.topic, BidReveal(job=bidder.job, bid=b"garbage", salt=SALT))
+
+        await add_bidder(world, garbage)
+        requester = await world.add_requester()
+        world.chain_latency_s = 0.05
+        result = await run_job(requester)
+        assert result.phase is JobPhase.SETTLED, result

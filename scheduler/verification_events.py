@@ -1,0 +1,131 @@
+"""What a verification machine is told and what it decides: stimuli in the past tense, effects in the imperative."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..protocol.settlement import Settlement
+from ..protocol.units import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A member's verdict. `mismatch_segment` is -1 where no segment is accused."""
+
+    ok: bool
+    mismatch_segment: int
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    reason: str
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimReceived:
+    """`failure` is the worker's own message when it reports that it failed."""
+
+    result_hash: bytes
+    failure: str | None
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesReplayed:
+    ok: bool
+    mismatch_segment: int
+    reason: str
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReceived:
+    member: NodeId
+    raw: bytes
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TracesOpened:
+    """The worker answered; `valid` if the opening fits its trace commitments."""
+
+    valid: bool
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRevealed:
+    member: NodeId
+    finding: Finding
+    reason: str
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeReplayed:
+    segment: int
+    mismatch: bool
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeSeen:
+    """The job is settled on chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySamples:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class SendCommit:
+    """Seal our finding and send it to the members and the worker."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class AskOpening:
+    commits: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SendReveal:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayDisputed:
+    segment: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProposeSettlement:
+    round: int
+    settlement: Settlement
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    reason: str
+
+
+Stimulus = (
+    WorkerStarted | WorkerLost | ClaimReceived | SamplesReplayed | CommitReceived | TracesOpened | FindingRevealed
+    | DisputeReplayed | OutcomeSeen | TimePassed
+)  # fmt: skip
+Effect = ReplaySamples | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeSettlement | GiveUp
