@@ -129,12 +129,11 @@ def demo(nodes: int, keep: bool, order: Path | None, as_json: bool) -> int:
 
 
 def example_order() -> Path:
-    """examples/digits.toml of this checkout, or of the installed package."""
-    root = Path(__file__).resolve().parent.parent
-    for path in (root / "examples" / "digits.toml", root / "cli" / "examples" / "digits.toml"):
-        if path.exists():
-            return path
-    raise LocalError("the digits example is not installed", field="order", fix="give --order FILE")
+    """The digits example: beside this package's folders, in a checkout as in an installed wheel."""
+    path = Path(__file__).resolve().parent.parent / "examples" / "digits.toml"
+    if not path.exists():
+        raise LocalError("the digits example is not installed", field="order", fix="give --order FILE")
+    return path
 
 
 def _clear(home: Path) -> None:
