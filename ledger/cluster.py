@@ -55,6 +55,8 @@ class LocalCluster:
         self._broken = False
         self.slot = 0
         self.unix_s = now_unix_s
+        self.after_transaction: Callable[[TransactionRecord], None] = lambda record: None
+        """Told of each executed transaction: for whoever audits the chain from within the process."""
         self.faucet: Keypair = local_keypair("faucet")
         self.genesis_hash = self._begin() if self._store is None else self._load(self._store)
         self.advance(now_unix_s)
@@ -154,6 +156,7 @@ class LocalCluster:
         self._slot_signatures.append(bytes(transaction.signatures[0]))
         record = self._record(raw, transaction, result, addresses, before, after)
         self._keep(record, writable)
+        self.after_transaction(record)
         return record.signature
 
     def transaction(self, signature: str) -> TransactionRecord | None:

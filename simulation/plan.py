@@ -1,7 +1,7 @@
 """What happens in a world, decided before it begins: a pure function of the seed.
 
-A Plan is what the user asks for; `schedule` turns it into a list of happenings. Dropping happenings from the list leaves
-a valid, smaller world, which is what makes a failure shrinkable.
+A Plan is what the user asks for; `schedule` turns it into a list of happenings. Dropping happenings from the list
+leaves a valid, smaller world, which is what makes a failure shrinkable.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Trace:
     """Counts are of messages and bytes that a node received."""
 
     messages: Counter[NodeId] = field(default_factory=Counter)
-    bytes: Counter[NodeId] = field(default_factory=Counter)
+    volume: Counter[NodeId] = field(default_factory=Counter)
     by_topic: Counter[str] = field(default_factory=Counter)
     events: list[tuple[float, str, str]] = field(default_factory=list)
     lines: int = 0
@@ -29,7 +29,7 @@ class Trace:
     def traffic(self, kind: str, sender: NodeId, receiver: NodeId, topic: str, data: bytes) -> None:
         """Something was sent; see p2p.memory_network.Traffic."""
         self.messages[receiver] += 1
-        self.bytes[receiver] += len(data)
+        self.volume[receiver] += len(data)
         self.by_topic[topic.split("/")[2] if topic else kind] += 1
         self._line(kind.encode() + sender[:8] + receiver[:8] + topic.encode() + blake3(data).digest()[:8])
 
