@@ -7,7 +7,7 @@ are delivered from the validator, where the forwarder is still known; our own ar
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,6 +44,21 @@ class _Pubsub(Pubsub):
         """Delivered already, by the validator."""
 
 
+class _Router(GossipSub):
+    """The library's router, which floods what we publish ourselves (GossipSub 1.1, "flood publishing").
+
+    Peers refuse to be grafted for seconds after a prune: a node that leaves a topic and comes back would meanwhile have
+    an empty mesh, and what it publishes would reach nobody. What others publish is forwarded along the mesh alone.
+    """
+
+    def _get_peers_to_send(
+        self, topic_ids: Iterable[str], msg_forwarder: ID, origin: ID, msg_id: bytes | None = None
+    ) -> Iterable[ID]:
+        if self.pubsub is None or msg_forwarder != self.pubsub.my_id:
+            return super()._get_peers_to_send(topic_ids, msg_forwarder, origin, msg_id)
+        return {peer for topic in topic_ids for peer in self.pubsub.peer_topics.get(topic, ())}
+
+
 class Gossip:
     """Topics of one host. `on_ban` is called, synchronously, with a forwarder that must go."""
 
@@ -52,7 +67,7 @@ class Gossip:
         self._own = host.get_id()
         self._subscriptions = Subscriptions()
         self.misbehaviour = Misbehaviour()
-        self._router = GossipSub(
+        self._router = _Router(
             protocols=[TProtocol(PROTOCOL_ID_V11)],
             degree=GOSSIP_DEGREE,
             degree_low=GOSSIP_DEGREE_LOW,

@@ -492,6 +492,16 @@ async def test_a_burst_is_delivered_whole(world: World) -> None:
         await until(lambda: len(heard[1]) == 300)
 
 
+async def test_a_node_that_leaves_a_topic_and_comes_back_is_heard_and_hears_at_once(world: World) -> None:
+    nodes = await star(world, 3)
+    async with joined(nodes[:1], "t") as others:
+        for number in range(4):
+            async with joined(nodes[1:2], "t") as own:
+                await nodes[1].publish("t", bytes([1, number]))
+                await nodes[0].publish("t", bytes([0, number]))
+                await until(lambda own=own, number=number: len(others[0]) == number + 1 and len(own[0]) == 1, 2)
+
+
 async def test_publishing_works_without_a_subscription(world: World) -> None:
     nodes = await star(world, 3)
     async with joined(nodes[:2], "t") as heard:
