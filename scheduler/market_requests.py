@@ -13,6 +13,7 @@ from ..protocol.errors import Refusal
 from ..protocol.messages import (
     AwardCertificate,
     AwardVote,
+    JobAnnounce,
     Opening,
     OpenRequest,
     Outcome,
@@ -27,9 +28,12 @@ from ..protocol.messages import (
     VerdictCommit,
     VerdictReveal,
 )
+from ..protocol.ports import GossipVerdict
+from ..protocol.validation import check_gossip
 from .committee_service import CaseRun
 from .room import Room, Rooms
 from .wire import (
+    ANNOUNCE,
     CERTIFICATE,
     CLAIM,
     COMMIT,
@@ -53,11 +57,13 @@ class MarketRequests:
 
     wire: Wire
     rooms: Rooms
+    on_announce: Callable[[Signed[JobAnnounce]], None]
     on_outcome: Callable[[Signed[Outcome]], None]
 
     def serve(self) -> None:
         """Begin to answer."""
         wire = self.wire
+        wire.serve(ANNOUNCE, JobAnnounce, self._announce)
         wire.serve(TALLY, Tally, self._tally)
         wire.serve(PROPOSAL, Proposal, self._proposal)
         wire.serve(CERTIFICATE, AwardCertificate, self._certificate)
@@ -87,6 +93,14 @@ class MarketRequests:
         if work is None:
             raise Refusal("this node is not the worker of the job")
         return work
+
+    async def _announce(self, signed: Signed[JobAnnounce]) -> None:
+        """By hand what gossip may have lost, under the rules of gossip."""
+        now_ms = self.wire.clock.unix_ms()
+        verdict, _, reason = check_gossip(signed.raw, self.wire.genesis, (JobAnnounce,), now_ms)
+        if verdict is not GossipVerdict.ACCEPT:
+            raise Refusal(reason)
+        self.on_announce(signed)
 
     async def _tally(self, signed: Signed[Tally]) -> None:
         await self._room(signed.message.job).auction.tally_received(signed)

@@ -61,7 +61,7 @@ class MarketService:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the market until cancelled. Started once the topic is joined."""
-        MarketRequests(self.context.wire, self.rooms, self._outcome).serve()
+        MarketRequests(self.context.wire, self.rooms, self._open_room, self._outcome).serve()
         topic = market_topic(self.context.runner.execution_class)
         async with self.context.wire.listen(topic, MARKET_KINDS) as messages:
             self._own_up()

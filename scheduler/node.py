@@ -165,7 +165,9 @@ async def open_requester(
     async with open_presence(
         ports.key, ports.transport, config.genesis, ports.clock, ports.randomness, bootstrap
     ) as presence:
-        registry = Registry(ports.chain, ports.clock)
-        yield RequesterService(
-            presence.wire, ports.chain, registry, presence, ports.blobs, ports.journal, ports.randomness, observe
-        )
+        registry, wire, blobs = Registry(ports.chain, ports.clock), presence.wire, ports.blobs
+        async with plain_nursery() as nursery:
+            yield RequesterService(
+                wire, ports.chain, registry, presence, blobs, ports.journal, ports.randomness, observe, nursery
+            )
+            nursery.cancel_scope.cancel()

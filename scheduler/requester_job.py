@@ -15,9 +15,9 @@ import trio
 
 from ..protocol.chain import CloseJob, Verdict
 from ..protocol.errors import CyxError, PeerUnreachable, RemoteError
-from ..protocol.limits import BLOB_MAX_BYTES, OUTCOME_PATIENCE_S
+from ..protocol.limits import BLOB_MAX_BYTES, OUTCOME_PATIENCE_S, PEERS_CONNECTED_MAX
 from ..protocol.units import base58
-from ..protocol.validation import MARKET_KINDS, market_topic
+from ..protocol.validation import market_topic
 from .data_service import DataService
 from .job import JobEvent
 from .orders import JobResult
@@ -27,7 +27,7 @@ from .requester_listener import Listener
 from .requester_record import JobRecord
 from .requester_watch import ChainWatch
 from .supervision import plain_nursery
-from .wire import Wire
+from .wire import ANNOUNCE, Wire
 
 ANNOUNCE_AGAIN_S = 0.5
 ANNOUNCES_MAX = 20
@@ -38,12 +38,13 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class JobRun:
-    """The order of things. `on_funded` is called with the job's ears as soon as its id exists."""
+    """The order of things. `join` follows a market topic; `on_funded` gets the job's ears as soon as its id exists."""
 
     wire: Wire
     data: DataService
     funding: Funding
     record: JobRecord
+    join: Callable[[str], Awaitable[None]]
     on_funded: Callable[[Listener], None]
     _settled: trio.Event = field(default_factory=trio.Event)
 
@@ -58,19 +59,18 @@ class JobRun:
             return self.record.result(reason)
         await self.funding.check_balance()
         topic = market_topic(execution_class)
-        async with self.wire.listen(topic, MARKET_KINDS) as messages:
-            await self.funding.open(execution_class)
-            listener = Listener(self.record, self.funding.presence, self.wire.genesis, self._settled.set)
-            self.on_funded(listener)
-            watch = ChainWatch(self.funding, self.record, listener.committee_known, self._settled.set)
-            async with plain_nursery() as nursery:
-                nursery.start_soon(listener.follow, messages)
-                nursery.start_soon(self._guard, self._announce, topic, listener)
-                nursery.start_soon(self._guard, watch.seat)
-                nursery.start_soon(self._guard, watch.follow)
-                await self._settled.wait()
-                result = await self._conclude()
-                nursery.cancel_scope.cancel()
+        await self.join(topic)
+        await self.funding.open(execution_class)
+        listener = Listener(self.record, self.funding.presence, self.wire.genesis, self._settled.set)
+        self.on_funded(listener)
+        watch = ChainWatch(self.funding, self.record, listener.committee_known, self._settled.set)
+        async with plain_nursery() as nursery:
+            nursery.start_soon(self._guard, self._announce, topic, listener)
+            nursery.start_soon(self._guard, watch.seat)
+            nursery.start_soon(self._guard, watch.follow)
+            await self._settled.wait()
+            result = await self._conclude()
+            nursery.cancel_scope.cancel()
         return result
 
     async def _guard(self, action: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -80,11 +80,20 @@ class JobRun:
             self.record.trouble(str(error))
 
     async def _announce(self, topic: str, listener: Listener) -> None:
-        """Until somebody answers: gossip may be lost, and nodes know a job that they have heard of by its id."""
-        if self.record.announce is None:
+        """Until somebody answers: gossip may be lost, and nodes know a job that they have heard of by its id.
+
+        From the second time on the nodes of the class are also told by hand.
+        """
+        announce = self.record.announce
+        if announce is None:
             return
         for number in range(ANNOUNCES_MAX):
-            await self.wire.transport.publish(topic, self.record.announce.raw)
+            await self.wire.transport.publish(topic, announce.raw)
+            if number:
+                nodes = sorted(self.funding.fitting().get(announce.message.execution_class, {}))
+                await self.wire.tell_all(
+                    tuple(nodes[:PEERS_CONNECTED_MAX]), ANNOUNCE, announce.raw, within_s=ANNOUNCE_AGAIN_S
+                )
             if number == 0:
                 self.record.event(JobEvent.ANNOUNCED, "gossiped")
                 self.record.stage("announced", topic)

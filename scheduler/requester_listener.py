@@ -5,7 +5,7 @@ Each is believed only with its evidence. What comes before the committee is know
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -33,7 +33,6 @@ from .auction_voting import certificate_of
 from .job import JobEvent
 from .presence_service import PresenceService
 from .requester_record import JobRecord
-from .supervision import contained
 from .wire import NOT_YET
 
 log = structlog.get_logger()
@@ -50,14 +49,11 @@ class Listener:
     heard: bool = False
     _early: list[bytes] = field(default_factory=list)
 
-    async def follow(self, messages: AsyncIterator[Signed[Message]]) -> None:
-        """The market's gossip about this job, until cancelled."""
-        async for signed in messages:
-            if getattr(signed.message, "job", b"") == self.record.job:
-                contained(self._gossip, signed)
-
-    def _gossip(self, signed: Signed[Message]) -> None:
+    def gossip(self, signed: Signed[Message]) -> None:
+        """A message of the market's topic."""
         message = signed.message
+        if getattr(message, "job", b"") != self.record.job:
+            return
         self.heard = self.heard or not isinstance(message, JobAnnounce)
         match message:
             case AwardCertificate():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -22,6 +23,7 @@ from ..protocol.messages import (
 )
 from ..protocol.ports import Blobs, Chain, Journal, Randomness, Stream
 from ..protocol.units import NodeId
+from ..protocol.validation import MARKET_KINDS
 from .data_service import DataService
 from .orders import JobOrder, JobResult, News, Stage
 from .presence_service import PresenceService
@@ -31,6 +33,7 @@ from .requester_funding import Funding
 from .requester_job import JobRun
 from .requester_listener import Listener
 from .requester_record import JobRecord
+from .supervision import contained
 from .wire import CERTIFICATE, CLAIM, OUTCOME, PROGRESS, SPEC, START, Wire
 
 __all__ = ["JobOrder", "JobResult", "News", "RequesterService", "Stage"]
@@ -48,6 +51,8 @@ class RequesterService:
     journal: Journal
     randomness: Randomness
     observe: Callable[[News], None]
+    nursery: trio.Nursery
+    _topics: set[str] = field(default_factory=set)
     _listener: Listener | None = None
     _turn: trio.Lock = field(default_factory=trio.Lock)
     _data: DataService = field(init=False)
@@ -67,7 +72,7 @@ class RequesterService:
         """Run one job from draft to receipt. Raises LocalError or a chain error while nothing is funded."""
         async with self._turn:
             record = JobRecord(order, self.wire.clock, self.journal, self.observe)
-            run = JobRun(self.wire, self._data, self._funding(record), record, self._listen)
+            run = JobRun(self.wire, self._data, self._funding(record), record, self._join, self._listen)
             try:
                 return await run.run()
             finally:
@@ -84,6 +89,23 @@ class RequesterService:
 
     def _funding(self, record: JobRecord) -> Funding:
         return Funding(self.wire, self.chain, self.registry, self.presence, self.journal, self.randomness, record)
+
+    async def _join(self, topic: str) -> None:
+        """Follow a market topic for as long as this requester lives.
+
+        GossipSub keeps a peer that left a topic out of its mesh for a while: whoever left after every job would not
+        be heard with the next one.
+        """
+        if topic not in self._topics:
+            self._topics.add(topic)
+            await self.nursery.start(self._follow, topic)
+
+    async def _follow(self, topic: str, task_status: Any) -> None:
+        async with self.wire.listen(topic, MARKET_KINDS) as messages:
+            task_status.started()
+            async for signed in messages:
+                if self._listener is not None:
+                    contained(self._listener.gossip, signed)
 
     def _listen(self, listener: Listener) -> None:
         self._listener = listener

@@ -33,7 +33,7 @@ RETRY_LAST_S = 1.0
 
 SPEC, START, CLAIM = "/cyx/1/spec", "/cyx/1/start", "/cyx/1/claim"
 TALLY, PROPOSAL = "/cyx/1/tally", "/cyx/1/proposal"
-CERTIFICATE, OUTCOME = "/cyx/1/certificate", "/cyx/1/outcome"
+ANNOUNCE, CERTIFICATE, OUTCOME = "/cyx/1/announce", "/cyx/1/certificate", "/cyx/1/outcome"
 COMMIT, OPEN, REVEAL, SETTLE = "/cyx/1/verdict-commit", "/cyx/1/open", "/cyx/1/verdict-reveal", "/cyx/1/settle"
 PEERS, BLOB, PROGRESS = "/cyx/1/peers", "/cyx/1/blob", "/cyx/1/progress"
 

@@ -141,3 +141,40 @@ async def test_workers_are_warmed_up_when_they_are_needed_and_not_before(autojum
         assert order[0] == world.winner()
         assert len(order) == len(set(order)) == 4
         assert min(at for at, _ in prepared[1:]) >= prepared[0][0] + PREPARE_DELAY_S
+
+
+class Counting:
+    """A transport whose gossip is lost, if it is told so, and that counts subscriptions."""
+
+    def __init__(self, honest: Any, *, mute: bool) -> None:
+        self.honest, self.mute, self.joined = honest, mute, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.honest, name)
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        if not self.mute:
+            await self.honest.publish(topic, data)
+
+    def subscribe(self, *arguments: Any) -> Any:
+        self.joined += 1
+        return self.honest.subscribe(*arguments)
+
+
+async def test_a_requester_whose_gossip_is_lost_tells_the_nodes_by_hand(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(5)
+        requester = await world.add_requester()
+        requester.wire.transport = Counting(requester.wire.transport, mute=True)
+        result = await run_job(requester)
+        assert result.phase is JobPhase.SETTLED
+
+
+async def test_a_requester_never_leaves_a_market_between_jobs(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(5)
+        requester = await world.add_requester()
+        counting = requester.wire.transport = Counting(requester.wire.transport, mute=False)
+        for _ in range(3):
+            assert (await run_job(requester)).phase is JobPhase.SETTLED
+        assert counting.joined == 1
