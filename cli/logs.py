@@ -1,4 +1,7 @@
-"""Structured logs on standard error: one event a line, for people (console) or for machines (json)."""
+"""Structured logs on standard error: one event a line, for people (console) or for machines (json).
+
+Tracebacks are plain: they name files and lines, never the values of local variables, which may be secrets.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ def configure_logs(level: str, form: str) -> None:
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     structlog.configure(
         processors=[*shared, *renderer],
