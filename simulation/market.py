@@ -11,6 +11,7 @@ from ..protocol.errors import CyxError
 from ..protocol.limits import MICRO
 from ..protocol.spec import TrainSpec, steps_per_segment
 from ..scheduler.requester_service import JobOrder, JobResult, News, RequesterService, Stage
+from .plan import MFLOP_PER_STEP, job_steps, node_rate
 from .world import NODE_MICRO_CYX, REQUESTER_MICRO_CYX, Peer, World
 
 WAN_WINDOW_MS = 2_000
@@ -69,7 +70,7 @@ def order_of(desk: Desk, record: JobRecord) -> JobOrder:
     rng = Random(f"{plan.seed}/job/{record.number}")
     service = desk.service
     assert service is not None
-    steps = rng.randint(10, 60) * 20
+    steps = job_steps(plan, record.number)
     data = service.blobs.put(rng.randbytes(64))
     spec = TrainSpec(
         graph=b"{}",
@@ -90,7 +91,7 @@ def order_of(desk: Desk, record: JobRecord) -> JobOrder:
     return JobOrder(
         spec=spec,
         budget=10 * MICRO,  # type: ignore[arg-type]
-        work_mflop=steps * 250,
+        work_mflop=steps * MFLOP_PER_STEP,
         unsandboxed_ok=True,
         k=plan.k,  # type: ignore[arg-type]
         work_seconds=180,
@@ -104,12 +105,11 @@ async def populate(world: World) -> list[Desk]:
     """Start all peers and requesters of the plan."""
     plan = world.plan
     for number in range(plan.peers):
-        rng = Random(f"{plan.seed}/rate/{number}")
         peer = world.new_peer(
             f"peer{number}",
             micro_cyx=NODE_MICRO_CYX,
             class_name=f"class{number % plan.classes}",
-            rate_micro_per_s=rng.randint(10_000, 60_000),
+            rate_micro_per_s=node_rate(plan, number),
         )
         world.peers.append(peer)
     async with trio.open_nursery() as nursery:

@@ -50,6 +50,9 @@ PROFILES = {
         splits_per_hour=10.0,
     ),
 }
+SECONDS_PER_STEP = 0.003
+"""Virtual seconds of one training step, on every node."""
+MFLOP_PER_STEP = 250
 WARM_UP_S = 5.0
 """Virtual seconds before the first job and the first fault."""
 WIND_DOWN_S = 150.0
@@ -159,6 +162,33 @@ def _poisson(rng: Random, mean: float) -> int:
     while at < mean:
         count, at = count + 1, at + rng.expovariate(1.0)
     return count
+
+
+def node_rate(plan: Plan, number: int) -> int:
+    """What peer `number` asks per second of work, in micro-CYX."""
+    return Random(f"{plan.seed}/rate/{number}").randint(10_000, 60_000)
+
+
+def job_steps(plan: Plan, number: int) -> int:
+    """Training steps of job `number`."""
+    return Random(f"{plan.seed}/steps/{number}").randint(10, 60) * 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a participant is, how slow its links are (a factor), and how wrong its clock."""
+
+    region: str
+    slow: float
+    skew_ms: int
+
+
+def place(plan: Plan, name: str) -> Place:
+    """The place of a participant follows from the seed and its name alone."""
+    profile, rng = PROFILES[plan.faults], Random(f"{plan.seed}/{name}")
+    region = rng.choice(REGIONS)
+    slow = profile.slow_factor if rng.random() < profile.slow_share else 1.0
+    return Place(region, slow, rng.randint(-profile.skew_ms, profile.skew_ms))
 
 
 def smaller(plan: Plan, **changes: object) -> Plan:

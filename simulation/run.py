@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,22 +15,45 @@ import trio.testing
 from ..ledger.addresses import LOCAL_PROGRAM_ID
 from ..ledger.chain_client import ChainClient
 from ..ledger.direct_rpc import DirectRpc
+from ..protocol.units import base58
 from .faults import play
 from .invariants import Auditor, Violation
 from .market import JobRecord, populate
 from .plan import WIND_DOWN_S, Plan, schedule
 from .trace import Trace
-from .world import NODE_MICRO_CYX, World, open_world
+from .work import WorkLog
+from .world import NODE_MICRO_CYX, Peer, World, open_world
+
+Tell = Callable[[float, int], None]
+PULSE_INTERVAL_S = 1.0
+PULSE_PASSES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One peer over the whole world: messages and bytes that it received, tasks and virtual seconds that it worked."""
+
+    name: str
+    short: str
+    region: str
+    cheat: str
+    messages: int
+    volume: int
+    tasks: int
+    trained_s: float
+    replayed_s: float
 
 
 @dataclass(slots=True)
 class Run:
-    """What came of a plan. `peers` maps name -> (node id, region, cheat)."""
+    """What came of a plan."""
 
     plan: Plan
     trace: Trace
     jobs: list[JobRecord]
     violations: list[Violation]
+    nodes: list[NodeFacts] = field(default_factory=list)
+    work: WorkLog = field(default_factory=WorkLog)
     earned_micro_cyx: dict[str, int] = field(default_factory=dict)
     cheats: dict[str, str] = field(default_factory=dict)
     cpu_seconds: float = 0.0
@@ -37,8 +61,7 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-async def _main(plan: Plan) -> Run:
-    jobs: list[JobRecord] = []
+async def _main(plan: Plan, jobs: list[JobRecord]) -> Run:
     async with open_world(plan) as world:
         desks = await populate(world)
         auditor = Auditor(world)
@@ -53,10 +76,27 @@ async def _main(plan: Plan) -> Run:
             trace=world.trace,
             jobs=jobs,
             violations=auditor.violations,
+            nodes=[_facts(world, peer) for peer in world.peers],
+            work=world.work,
             earned_micro_cyx=await _earnings(world),
             cheats={peer.name: peer.cheat for peer in world.peers if peer.cheat},
             virtual_s=trio.current_time(),
         )
+
+
+def _facts(world: World, peer: Peer) -> NodeFacts:
+    trace, work = world.trace, world.work
+    return NodeFacts(
+        name=peer.name,
+        short=base58(peer.node_id)[:8],
+        region=peer.region,
+        cheat=peer.cheat,
+        messages=trace.messages[peer.node_id],
+        volume=trace.volume[peer.node_id],
+        tasks=work.tasks[peer.name],
+        trained_s=work.trained_s[peer.name],
+        replayed_s=work.replayed_s[peer.name],
+    )
 
 
 async def _earnings(world: World) -> dict[str, int]:
@@ -72,12 +112,33 @@ async def _earnings(world: World) -> dict[str, int]:
     return gains
 
 
-def run_plan(plan: Plan) -> Run:
-    """Play `plan` in virtual time. Deterministic if the interpreter's string hashing is (PYTHONHASHSEED=0)."""
+class _Pulse(trio.abc.Instrument):
+    """Tells how far a run is, from beside it: nothing in the world can notice."""
+
+    def __init__(self, tell: Tell, jobs: list[JobRecord]) -> None:
+        self._tell, self._jobs, self._passes, self._told = tell, jobs, 0, time.monotonic()
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Looks at the wall clock now and then."""
+        self._passes += 1
+        if self._passes % PULSE_PASSES == 0 and time.monotonic() - self._told >= PULSE_INTERVAL_S:
+            self._told = time.monotonic()
+            ended = sum(1 for job in self._jobs if job.result is not None or job.error)
+            self._tell(trio.current_time(), ended)
+
+
+def run_plan(plan: Plan, tell: Tell | None = None) -> Run:
+    """Play `plan` in virtual time. Deterministic if the interpreter's string hashing is (PYTHONHASHSEED=0).
+
+    `tell` hears of (virtual seconds, jobs ended) at most once per PULSE_INTERVAL_S of wall time.
+    """
+    jobs: list[JobRecord] = []
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     trio_run._r.seed(plan.seed)
     gc.collect()
     began = time.process_time()
-    run = trio.run(_main, plan, clock=trio.testing.MockClock(autojump_threshold=0))
+    instruments = [_Pulse(tell, jobs)] if tell is not None else []
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    run = trio.run(_main, plan, jobs, clock=clock, instruments=instruments)
     run.cpu_seconds = time.process_time() - began
     return run

@@ -38,9 +38,10 @@ from ..scheduler.context import NodeSettings
 from ..scheduler.node import Node, Ports, open_node, open_presence, open_requester
 from ..scheduler.requester_service import News, RequesterService
 from .clock import START_S, SeededRandomness, VirtualClock
-from .geography import REGIONS, Geography
-from .plan import PROFILES, Plan
+from .geography import Geography
+from .plan import PROFILES, SECONDS_PER_STEP, Plan, place
 from .trace import Trace
+from .work import MeteredRunner, WorkLog
 
 LAMPORTS = 10**10
 NODE_MICRO_CYX = 300 * MICRO
@@ -88,27 +89,25 @@ class World:
     bootstrap: tuple[str, ...] = ()
     peers: list[Peer] = field(default_factory=list)
     requesters: list[Peer] = field(default_factory=list)
+    work: WorkLog = field(default_factory=WorkLog)
 
     def new_peer(self, name: str, *, micro_cyx: int, class_name: str = "class0", **settings: Any) -> Peer:
         """A funded identity at a place that follows from the seed."""
         key = KeyPair(sha256(f"{self.plan.seed}/{name}".encode()).digest())
-        profile, rng = PROFILES[self.plan.faults], Random(f"{self.plan.seed}/{name}")
-        region = rng.choice(REGIONS)
+        where = place(self.plan, name)
         airdrop(self.cluster, key.node_id, LAMPORTS)
         if micro_cyx:
             give_tokens(self.cluster, key.node_id, micro_cyx)
-        self.geography.region[key.node_id] = region
-        if rng.random() < profile.slow_share:
-            self.geography.slow[key.node_id] = profile.slow_factor
-        skew_ms = rng.randint(-profile.skew_ms, profile.skew_ms)
+        self.geography.region[key.node_id] = where.region
+        self.geography.slow[key.node_id] = where.slow
         return Peer(
             name=name,
             key=key,
-            region=region,
-            clock=VirtualClock(skew_ms),
+            region=where.region,
+            clock=VirtualClock(where.skew_ms),
             journal=MemoryJournal(),
             blobs=MemoryBlobs(BLOB_QUOTA_BYTES),
-            settings=NodeSettings(bootstrap=self.bootstrap, region=region, **settings),
+            settings=NodeSettings(bootstrap=self.bootstrap, region=where.region, **settings),
             class_name=class_name,
         )
 
@@ -134,7 +133,10 @@ class World:
         assert isinstance(ports.transport, MemoryTransport)
         with trio.CancelScope() as peer.scope:
             async with ports.transport.run():
-                dressed, runner = peer.dress(peer, ports, SimulatedRunner(class_name=peer.class_name))
+                metered = MeteredRunner(
+                    SimulatedRunner(SECONDS_PER_STEP, class_name=peer.class_name), self.work, peer.name
+                )
+                dressed, runner = peer.dress(peer, ports, metered)
                 async with open_node(dressed, runner, peer.settings) as peer.node:
                     self.trace.event("up", peer.name)
                     task_status.started()
