@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
@@ -9,6 +11,7 @@ from cyxnode.executor.simulated import SimulatedRunner
 from cyxnode.protocol.errors import LocalError
 from cyxnode.protocol.limits import MICRO
 from cyxnode.protocol.receipt import verify_receipt
+from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.orders import News, Stage
 from market_world import open_world, run_job
@@ -86,3 +89,28 @@ async def test_too_little_balance_is_an_error_that_names_the_budget(autojump_clo
         assert caught.value.fix
         assert await world.balance(requester.wire.me) == MICRO
         assert all(not node.market.rooms.by_job for node in world.nodes.values())
+
+
+class Blinkered:
+    """A requester's view of who lives, without those that it does not like."""
+
+    def __init__(self, honest: Any, friends: set[NodeId]) -> None:
+        self.honest, self.friends = honest, friends
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.honest, name)
+
+    def alive(self, execution_class: bytes | None = None) -> dict[NodeId, Any]:
+        return {node: offer for node, offer in self.honest.alive(execution_class).items() if node in self.friends}
+
+
+async def test_a_requester_that_chooses_its_committee_is_shunned_and_refunded(autojump_clock: object) -> None:
+    async with open_world(2) as world:
+        await world.add_nodes(12)
+        requester = await world.add_requester()
+        await trio.sleep(5)
+        requester.presence = Blinkered(requester.presence, set(sorted(world.nodes)[:4]))  # type: ignore[assignment]
+        result = await run_job(requester, work_seconds=30)
+        assert result.phase is JobPhase.EXPIRED
+        assert world.winner() is None
+        assert await world.balance(requester.wire.me) == 50 * MICRO
