@@ -1,7 +1,8 @@
 """The `cyxnode` command. Subcommands are imported when they are called: `--help` must not wait for torch or libp2p.
 
 Exit codes: 0 done; 1 other failure; 2 bad input or set-up; 3 a peer broke the protocol; 4 network or chain unreachable;
-5 the chain rejected a transaction; 6 the computation failed; 7 the job ended without a result; 130 interrupted.
+5 the chain rejected a transaction; 6 the computation failed; 7 the job ended without a result; 8 a simulation violated
+an invariant; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import click
 
 from .. import __version__
-from ..protocol.errors import CyxError
+from ..protocol.errors import ChainUnreachable, CyxError
 
 COMMANDS = {
     "demo": ("demo:demo", "A whole network on this machine, and one paid job."),
@@ -23,6 +24,7 @@ COMMANDS = {
     "submit": ("submit:submit", "Submit a job."),
     "job": ("job:job", "Watch a job."),
     "receipt": ("receipt:receipt", "Show or verify a receipt."),
+    "sim": ("sim:sim", "Play a market of real nodes in virtual time."),
 }
 JOB_WITHOUT_RESULT = 7
 
@@ -83,14 +85,32 @@ def first_error(error: BaseException) -> BaseException:
     return next((one for one in causes if isinstance(one, CyxError)), causes[0])
 
 
+def one_line(error: CyxError) -> str:
+    """What is wrong, where, and what to do about it."""
+    if isinstance(error, ChainUnreachable):
+        return f"error: rpc: {error} (fix: start `cyxnode chain run`, or give --rpc URL)"
+    return f"error: {error}"
+
+
+def usage_line(error: click.ClickException) -> str:
+    """The same for a command line that click refuses."""
+    path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "cyxnode"
+    named = isinstance(error, click.BadParameter) and error.param is not None and error.param.name and error.message
+    text = f"{error.param.name}: {error.message}" if named else error.format_message()  # type: ignore[attr-defined]
+    return f"error: {' '.join(text.split()).rstrip('.')} (fix: see `{path} --help`)"
+
+
 def main() -> None:
     """Entry point: one line for a failure that we understand, a traceback for one that we do not."""
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(usage_line(error), err=True)
         sys.exit(error.exit_code)
     except BaseException as error:
         cause = first_error(error)
@@ -100,7 +120,7 @@ def main() -> None:
             raise cause from None
         if not isinstance(cause, CyxError):
             raise
-        click.echo(f"error: {cause}", err=True)
+        click.echo(one_line(cause), err=True)
         sys.exit(cause.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 

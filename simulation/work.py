@@ -6,7 +6,7 @@ trained and is not in a paid job is waste.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,12 +18,11 @@ from ..protocol.ports import Replay, ResultCheck, Runner, RunnerSession, TrainDo
 
 @dataclass(slots=True)
 class WorkLog:
-    """Virtual seconds and tasks by the names of peers; `trained_by_job` by the seed of a job's spec."""
+    """Virtual seconds and tasks, by the names of peers."""
 
-    trained_s: Counter[str] = field(default_factory=Counter)
-    replayed_s: Counter[str] = field(default_factory=Counter)
+    trained_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    replayed_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     tasks: Counter[str] = field(default_factory=Counter)
-    trained_by_job: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -31,7 +30,6 @@ class MeteredSession:
     """A session whose time is written down."""
 
     inner: RunnerSession
-    task: TrainTask
     log: WorkLog
     name: str
 
@@ -42,9 +40,7 @@ class MeteredSession:
         try:
             return await self.inner.train(emit)
         finally:
-            took_s = trio.current_time() - began_s
-            self.log.trained_s[self.name] += took_s
-            self.log.trained_by_job[self.task.spec.seed] += took_s
+            self.log.trained_s[self.name] += trio.current_time() - began_s
 
     async def replay(self, segment: int, state: bytes) -> Replay:
         """Counts as replayed."""
@@ -92,4 +88,4 @@ class MeteredRunner:
     @asynccontextmanager
     async def _session(self, task: TrainTask) -> AsyncIterator[MeteredSession]:
         async with self.inner.session(task) as inner:
-            yield MeteredSession(inner, task, self.log, self.name)
+            yield MeteredSession(inner, self.log, self.name)
