@@ -181,11 +181,15 @@ async def test_the_bids_of_members_are_void(autojump_clock: object) -> None:
                 assert all(one.bid.price <= room.announce.message.price_limit for one in ranking)
 
 
-async def test_an_unreadable_bid_that_arrives_while_the_escrow_is_looked_up(autojump_clock: object) -> None:
+@pytest.mark.parametrize("after_s", [0.0, 0.12])
+async def test_an_unreadable_bid_before_and_after_the_escrow_was_looked_up(
+    autojump_clock: object, after_s: float
+) -> None:
     async with open_world() as world:
         await world.add_nodes(5)
 
         async def garbage(bidder: Bidder) -> None:
+            await trio.sleep(after_s)
             await bidder.wire.publish(bidder.topic, BidReveal(job=bidder.job, bid=b"garbage", salt=SALT))
 
         await add_bidder(world, garbage)
