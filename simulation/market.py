@@ -11,6 +11,7 @@ from ..protocol.errors import CyxError
 from ..protocol.limits import MICRO
 from ..protocol.spec import TrainSpec, steps_per_segment
 from ..scheduler.requester_service import JobOrder, JobResult, News, RequesterService, Stage
+from .cheaters import Cheat, recruit
 from .plan import MFLOP_PER_STEP, job_steps, node_rate
 from .world import NODE_MICRO_CYX, REQUESTER_MICRO_CYX, Peer, World
 
@@ -101,8 +102,8 @@ def order_of(desk: Desk, record: JobRecord) -> JobOrder:
     )
 
 
-async def populate(world: World) -> list[Desk]:
-    """Start all peers and requesters of the plan."""
+async def populate(world: World) -> tuple[list[Desk], list[Cheat]]:
+    """Start all peers and requesters of the plan; the plan's share of the peers cheats."""
     plan = world.plan
     for number in range(plan.peers):
         peer = world.new_peer(
@@ -112,6 +113,7 @@ async def populate(world: World) -> list[Desk]:
             rate_micro_per_s=node_rate(plan, number),
         )
         world.peers.append(peer)
+    cheats = recruit(world, world.peers)
     async with trio.open_nursery() as nursery:
         for peer in world.peers:
             nursery.start_soon(world.start, peer)
@@ -121,4 +123,6 @@ async def populate(world: World) -> list[Desk]:
         world.requesters.append(desk.peer)
         desk.service = await world.open_requester(desk.peer, desk.observe)
         desks.append(desk)
-    return desks
+    for cheat in cheats:
+        world.nursery.start_soon(cheat.act)
+    return desks, cheats

@@ -16,6 +16,7 @@ from ..ledger.addresses import LOCAL_PROGRAM_ID
 from ..ledger.chain_client import ChainClient
 from ..ledger.direct_rpc import DirectRpc
 from ..protocol.units import base58
+from .cheaters import Ending, Score, tally
 from .faults import play
 from .invariants import Auditor, Violation
 from .market import JobRecord, populate
@@ -46,7 +47,7 @@ class NodeFacts:
 
 @dataclass(slots=True)
 class Run:
-    """What came of a plan."""
+    """What came of a plan. `cheats` names what is wrong with a peer; `cheating` counts tries by kind."""
 
     plan: Plan
     trace: Trace
@@ -56,14 +57,30 @@ class Run:
     work: WorkLog = field(default_factory=WorkLog)
     earned_micro_cyx: dict[str, int] = field(default_factory=dict)
     cheats: dict[str, str] = field(default_factory=dict)
+    cheating: dict[str, Score] = field(default_factory=dict)
     cpu_seconds: float = 0.0
     virtual_s: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def cheats_tried(self) -> int:
+        """Over all kinds."""
+        return sum(score.tried for score in self.cheating.values())
+
+    @property
+    def cheats_caught(self) -> int:
+        """Tries that gained nothing."""
+        return sum(score.caught for score in self.cheating.values())
+
+    @property
+    def cheats_paid(self) -> int:
+        """Tries that got what they wanted."""
+        return sum(score.paid for score in self.cheating.values())
+
 
 async def _main(plan: Plan, jobs: list[JobRecord]) -> Run:
     async with open_world(plan) as world:
-        desks = await populate(world)
+        desks, cheats = await populate(world)
         auditor = Auditor(world)
         world.nursery.start_soon(auditor.watch)
         with trio.move_on_after(plan.minutes * 60 + WIND_DOWN_S * 10):
@@ -71,6 +88,7 @@ async def _main(plan: Plan, jobs: list[JobRecord]) -> Run:
             await trio.sleep_until(plan.minutes * 60)
         await trio.sleep(WIND_DOWN_S / 10)
         auditor.final(jobs)
+        cheating = tally(cheats, Ending(world, auditor.seen))
         return Run(
             plan=plan,
             trace=world.trace,
@@ -80,7 +98,9 @@ async def _main(plan: Plan, jobs: list[JobRecord]) -> Run:
             work=world.work,
             earned_micro_cyx=await _earnings(world),
             cheats={peer.name: peer.cheat for peer in world.peers if peer.cheat},
+            cheating=cheating,
             virtual_s=trio.current_time(),
+            facts={"cheats": {name: score.counts() for name, score in cheating.items()}},
         )
 
 
