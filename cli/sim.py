@@ -26,7 +26,7 @@ SEEDS_MAX = 1_000_000
 Command = Callable[..., Any]
 
 
-class Share(click.ParamType):
+class Share(click.ParamType):  # type: ignore[type-arg]
     """A share of a whole: 20% or 0.2."""
 
     name = "share"
@@ -189,3 +189,35 @@ def sweep_seeds(seeds: int, first: int, plan_of: Callable[..., Plan], trials: in
     else:
         show_sweep(Console(), totals(result))
     return INVARIANT_VIOLATED if result.failed is not None else 0
+
+
+@sim.command("compare")
+@click.option("--seeds", default=10, show_default=True, type=click.IntRange(1, SEEDS_MAX), help="How many.")
+@click.option("--from", "first", default=0, show_default=True, type=click.IntRange(0), help="The first seed.")
+@plan_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array on standard output.")
+def compare_matchers(seeds: int, first: int, plan_of: Callable[..., Plan], as_json: bool) -> None:
+    """Put the real network beside models of other matchers, on the same seeds."""
+    from rich.console import Console
+
+    from ..simulation.compare import compare
+    from ..simulation.process import Worlds
+    from ..simulation.terminal import show_comparison
+
+    _interruptible()
+    progress, played = Progress(0.0), 0
+
+    def observe(plan: Plan, report: dict[str, Any]) -> None:
+        nonlocal played
+        played += 1
+        progress.tell(f"{played} of {seeds} seeds played")
+        if report["invariants_violated"]:
+            click.echo(f"seed {plan.seed} violates an invariant: {report['command']}", err=True)
+
+    with Worlds(quiet=True) as worlds:
+        rows = compare(worlds, map(plan_of, range(first, first + seeds)), observe)
+    progress.end()
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        show_comparison(Console(), rows)

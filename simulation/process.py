@@ -32,7 +32,10 @@ def plan_to_json(plan: Plan) -> str:
 def plan_from_json(text: str) -> Plan:
     """The plan of `plan_to_json`."""
     fields: dict[str, Any] = json.loads(text)
-    return Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    frozen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return Plan(**frozen)
 
 
 @dataclass(slots=True)

@@ -151,9 +151,11 @@ def _nodes(run: Run) -> list[dict[str, Any]]:
 
 
 def _events(run: Run) -> dict[str, Any]:
-    told = [
+    told: list[list[Any]] = [
         [round(at_s, 3), kind, detail] for at_s, kind, detail in run.trace.events if kind not in ("transaction", "job")
     ]
-    stages = [[round(at_s, 3), kind, detail] for at_s, kind, detail in run.trace.events if kind == "job"]
+    stages: list[list[Any]] = [
+        [round(at_s, 3), kind, detail] for at_s, kind, detail in run.trace.events if kind == "job"
+    ]
     events = sorted([*told, *stages[: EVENTS_MAX - len(told)]], key=lambda event: event[0])[:EVENTS_MAX]
     return {"events": events, "events_left_out": len(told) + len(stages) - len(events)}

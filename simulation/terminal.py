@@ -126,12 +126,46 @@ def _show_costs(console: Console, report: Report) -> None:
         soft_wrap=True,
     )
     console.print(
-        f"work {work['trained']:.1f} s trained, of which {work['wasted']:.1f} s unpaid; {work['replayed']:.1f} s replayed"
-        f" by verifiers; nodes trained {100 * work['utilisation']:.2f} % of the time",
+        f"work {work['trained']:.1f} s trained, of which {work['wasted']:.1f} s unpaid;"
+        f" {work['replayed']:.1f} s replayed by verifiers; nodes trained {100 * work['utilisation']:.2f} % of the time",
         highlight=False,
         soft_wrap=True,
     )
     console.print(f"Gini of earnings {report['gini']:.2f}", highlight=False)
+
+
+def show_comparison(console: Console, rows: list[dict[str, Any]]) -> None:
+    """The rows of `compare.compare`, ours first."""
+    headings = (
+        "jobs done",
+        "award p50",
+        "award p99",
+        "work done p50",
+        "complete p50",
+        "CYX a job",
+        "used",
+        "wasted",
+        "lost",
+    )
+    table = _grid("times in virtual ms from submission", "", *headings)
+    for row in rows:
+        cost = "-" if row["cost_micro_cyx"] is None else f"{row['cost_micro_cyx'] / 1e6:.3f}"
+        times = (_number(row[f"{name}_ms"]) for name in ("award_p50", "award_p99", "done_p50", "complete_p50"))
+        shares = (_percent(row["utilisation"]), _percent(row["waste"]))
+        table.add_row(
+            row["name"], f"{row['completed']}/{row['jobs']}", *times, cost, *shares, str(row["lost_to_matcher"])
+        )
+    console.print(table)
+    console.print(
+        "[dim]complete: ours is verified and paid, theirs is delivered; used: share of all nodes' time in training;"
+        " lost: jobs that a crash of the matcher took away[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
 
 
 _MARKS = ("p50", "p90", "p99")
