@@ -8,7 +8,7 @@ import click
 import trio
 
 from .serving import ready_options, run_until_stopped, say_ready
-from .settings import BOOTSTRAP_PORT, SEEDS_FILE, home_option, identity, key_options, network_options
+from .settings import BOOTSTRAP_PORT, SEEDS_FILE, checked_addresses, home_option, identity, key_options, network_options
 
 
 @click.group()
@@ -41,6 +41,7 @@ def run_bootstrap(
     from .compose import parse_listen, program_id
     from .world import SystemClock, SystemRandomness
 
+    peers = checked_addresses(bootstrap)
     pair, _ = identity(home, name, key)
     host, port = parse_listen(listen)
 
@@ -50,7 +51,7 @@ def run_bootstrap(
         transport = Libp2pTransport(pair, host=host, port=port)
         async with (
             transport.run(),
-            open_bootstrap(pair, transport, genesis, SystemClock(), SystemRandomness(), bootstrap),
+            open_bootstrap(pair, transport, genesis, SystemClock(), SystemRandomness(), peers),
         ):
             addresses = transport.addresses()
             (home / SEEDS_FILE).write_text("".join(f"{address}\n" for address in addresses))

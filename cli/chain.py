@@ -22,7 +22,9 @@ def chain() -> None:
 @chain.command("run")
 @home_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
-@click.option("--port", default=CHAIN_PORT, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--port", default=CHAIN_PORT, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one."
+)
 @click.option("--in-memory", is_flag=True, help="Forget everything at the end.")
 @ready_options
 def run_chain(home: Path, host: str, port: int, in_memory: bool, as_json: bool, until_stdin_closes: bool) -> None:

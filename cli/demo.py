@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import trio
 from ..protocol.errors import LocalError
 from ..protocol.units import base58, format_cyx, parse_id
 from .processes import Child, open_child
+from .serving import interruptible
 
 NODES_MAX = 32
 RATES = ("0.02", "0.025", "0.03", "0.035", "0.04")
@@ -119,10 +121,10 @@ async def balances(network: Network, requester: bytes) -> dict[str, dict[str, in
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def demo(nodes: int, keep: bool, order: Path | None, as_json: bool) -> int:
     """A whole network on this machine, and one paid job."""
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     home = Path(tempfile.mkdtemp(prefix="cyxnode-demo-"))
     try:
-        return trio.run(_demo, home, nodes, keep, order or example_order(), as_json)
+        return trio.run(interruptible, partial(_demo, home, nodes, keep, order or example_order(), as_json))
     finally:
         if not keep:
             _clear(home)

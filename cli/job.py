@@ -9,6 +9,7 @@ from typing import Any
 import click
 import trio
 
+from ..protocol.errors import LocalError
 from ..protocol.units import JobId, base58, format_cyx, parse_id
 from .settings import home_option, network_options, seeds
 
@@ -73,9 +74,11 @@ def watch(job_id: str, home: Path, rpc: str, program: str | None, bootstrap: tup
                 last: tuple[Any, ...] | None = None
                 while True:
                     account = await chain.job(watched)
+                    if account is None and last is None:
+                        fix = "check the id and --rpc; a receipt tells of a closed job"
+                        raise LocalError("no such job: never opened, or closed", field="job_id", fix=fix)
                     if account is None:
-                        text = "closed: its account is gone" if last else "no such job: never opened, or closed"
-                        say(text, state="closed" if last else "unknown")
+                        say("closed: its account is gone", state="closed")
                         break
                     now = (account.state, account.verdict)
                     if now != last:

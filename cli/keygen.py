@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from ..protocol.identity import KeyPair, save_key
 from ..protocol.units import base58
-from .settings import home_option
+from .settings import home_option, make_key
 
 
 @click.command()
@@ -22,7 +21,5 @@ from .settings import home_option
 def keygen(home: Path, name: str, key: Path | None, as_json: bool) -> None:
     """Make an ed25519 key: libp2p identity, Solana address and signing key at once."""
     path = key or home / name / "key.json"
-    pair = KeyPair.generate()
-    save_key(path, pair)
-    node = base58(pair.node_id)
+    node = base58(make_key(path).node_id)
     click.echo(json.dumps({"node": node, "path": str(path)}) if as_json else f"{node}\n{path}")

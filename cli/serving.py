@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -30,14 +31,30 @@ def say_ready(as_json: bool, text: str, **facts: Any) -> None:
     sys.stdout.flush()
 
 
+async def watch_signals(scope: trio.CancelScope, *, task_status: Any) -> None:
+    """Cancel `scope` at SIGINT and SIGTERM."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+
+
+async def interruptible(action: Callable[[], Awaitable[int]]) -> int:
+    """The result of `action`, or 130 when a signal came first.
+
+    A signal cancels it at its next checkpoint: a KeyboardInterrupt could strike in the middle of starting a process,
+    which nobody would then know to stop.
+    """
+    code = 130
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(watch_signals, nursery.cancel_scope))
+        code = await action()
+        nursery.cancel_scope.cancel()
+    return code
+
+
 def run_until_stopped(serve: Callable[[], Awaitable[None]], *, until_stdin_closes: bool) -> None:
     """Run `serve` until SIGINT, SIGTERM, or the end of standard input; a stop is not an error."""
-
-    async def watch_signals(scope: trio.CancelScope, *, task_status: Any) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            task_status.started()
-            async for _ in signals:
-                scope.cancel()
 
     async def watch_stdin(scope: trio.CancelScope) -> None:
         async with trio.lowlevel.FdStream(0) as stdin:
@@ -47,7 +64,7 @@ def run_until_stopped(serve: Callable[[], Awaitable[None]], *, until_stdin_close
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(lambda task_status: watch_signals(nursery.cancel_scope, task_status=task_status))
+            await nursery.start(partial(watch_signals, nursery.cancel_scope))
             if until_stdin_closes:
                 nursery.start_soon(watch_stdin, nursery.cancel_scope)
             await serve()

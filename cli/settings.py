@@ -6,6 +6,8 @@ command, named like it), then the default.
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +22,15 @@ DEFAULT_RPC = "http://127.0.0.1:8899"
 CHAIN_PORT = 8899
 BOOTSTRAP_PORT = 4001
 SEEDS_FILE = "bootstrap.addresses"
+ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/\d{1,5}/p2p/[1-9A-HJ-NP-Za-km-z]+")
 
 Command = Callable[..., Any]
 
 
 def default_home() -> Path:
-    """~/.cyxnode"""
-    return Path.home() / ".cyxnode"
+    """CYXNODE_HOME, else ~/.cyxnode"""
+    given = os.environ.get("CYXNODE_HOME")
+    return Path(given) if given else Path.home() / ".cyxnode"
 
 
 def load_config(home: Path) -> dict[str, Any]:
@@ -103,21 +107,42 @@ def identity(home: Path, name: str, key: Path | None) -> tuple[KeyPair, Path]:
         raise LocalError(f"{folder}: {error.strerror}", field="home", fix="choose a writable --home") from None
     path = key or folder / "key.json"
     if key is None and not path.exists():
-        save_key(path, KeyPair.generate())
+        make_key(path)
     return load_key(path), folder
 
 
-def seeds(home: Path, given: tuple[str, ...]) -> tuple[str, ...]:
-    """Bootstrap addresses: those given, else the lines of the seeds file."""
-    if given:
-        return given
-    path = home / SEEDS_FILE
+def make_key(path: Path) -> KeyPair:
+    """A new key, written to `path`; LocalError when it cannot be, or when a key is there already."""
+    pair = KeyPair.generate()
     try:
-        lines = path.read_text().split()
-    except FileNotFoundError:
+        save_key(path, pair)
+    except OSError as error:
+        raise LocalError(f"{path}: {error.strerror}", field="key", fix="choose a writable path") from None
+    return pair
+
+
+def seeds(home: Path, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Bootstrap addresses: those given, else the lines of the seeds file. LocalError: none, or a bad one."""
+    path = home / SEEDS_FILE
+    found = given
+    if not given and path.exists():
+        try:
+            found = tuple(path.read_text().split())
+        except (OSError, ValueError) as error:
+            raise LocalError(f"{path}: {error}", field="bootstrap", fix="give --bootstrap ADDRESS") from None
+    if not found:
         raise LocalError(
             "no bootstrap node is known",
             field="bootstrap",
             fix=f"give --bootstrap ADDRESS, start `cyxnode bootstrap run`, or write addresses into {path}",
-        ) from None
-    return tuple(line for line in lines if line.startswith("/"))
+        )
+    return checked_addresses(found)
+
+
+def checked_addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """The same addresses; LocalError names one that is not written as bootstrap nodes print theirs."""
+    for address in addresses:
+        if not ADDRESS.fullmatch(address):
+            fix = "write it like /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW..., as `cyxnode bootstrap run` prints it"
+            raise LocalError(f"{address[:80]!r} is not an address of a peer", field="bootstrap", fix=fix)
+    return addresses
