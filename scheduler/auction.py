@@ -37,7 +37,8 @@ from .auction_events import TimePassed as TimePassed
 from .auction_events import VoteReceived as VoteReceived
 
 VOTE_GRACE_MS = 100
-"""How long a leader with m votes waits for the rest: more voters, more verifiers."""
+"""The least that a leader with m votes waits for the rest: who has no vote in the certificate promised no nonce there,
+and its verdict will not count."""
 
 
 class Phase(Enum):
@@ -70,6 +71,11 @@ class AuctionTerms:
     commit_ms: int
     reveal_ms: int
     round_ms: int
+
+    @property
+    def vote_grace_ms(self) -> int:
+        """A quarter of the round, which is made for the distances between the members."""
+        return max(VOTE_GRACE_MS, self.round_ms // 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,7 @@ def next_wake_ms(auction: Auction) -> int | None:
         case Phase.ROUNDS:
             end = auction.round_started_ms + auction.terms.round_ms
             if auction.proposed_at_ms is not None and len(auction.votes) >= auction.terms.m:
-                return min(end, auction.proposed_at_ms + VOTE_GRACE_MS)
+                return min(end, auction.proposed_at_ms + auction.terms.vote_grace_ms)
             if auction.proposed_at_ms is None and _leading(auction) and len(auction.tallies) >= auction.terms.m:
                 return min(end, auction.round_started_ms + auction.terms.round_ms // 3)
             return end
@@ -276,7 +282,7 @@ def _certify_if_ready(auction: Auction, now_ms: int) -> Step:
     proposed_at_ms = auction.proposed_at_ms
     if auction.phase is not Phase.ROUNDS or proposed_at_ms is None or len(auction.votes) < auction.terms.m:
         return auction, []
-    if len(auction.votes) < len(auction.committee) and now_ms < proposed_at_ms + VOTE_GRACE_MS:
+    if len(auction.votes) < len(auction.committee) and now_ms < proposed_at_ms + auction.terms.vote_grace_ms:
         return auction, []
     return auction, [PublishCertificate(auction.round, tuple(auction.votes.values()))]
 
