@@ -187,7 +187,7 @@ class Eclipse(Meddler):
         """Also stops the transport from forwarding."""
         transport: Any = ports.transport
         spread, me = transport._spread, peer.node_id
-        transport._spread = lambda flood: spread(flood) if flood.author == me else 0
+        transport._spread = lambda flood, *links: spread(flood, *links) if flood.author == me else 0
         return super().dress(peer, ports, runner)
 
     async def answers(self, node: NodeId, protocol: str, payload: bytes, handler: RequestHandler) -> bytes:
