@@ -11,7 +11,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,11 @@ def plan_options(command: Command) -> Command:
 
 def check_cheats(names: tuple[str, ...]) -> None:
     """LocalError for a cheat that nobody knows."""
-    from ..simulation import cheaters
+    from ..simulation.cheaters import CHEATS
 
-    known: Collection[str] = getattr(cheaters, "CHEATS", ())
     for name in names:
-        if name not in known:
-            raise LocalError(f"{name!r} is no cheat", field="cheat", fix=f"one of {', '.join(sorted(known))}")
+        if name not in CHEATS:
+            raise LocalError(f"no cheat is called {name!r}", field="cheat", fix=f"one of {', '.join(CHEATS)}")
 
 
 def _interruptible() -> None:
