@@ -8,7 +8,7 @@ import click
 import trio
 
 from .serving import ready_options, run_until_stopped, say_ready
-from .settings import BOOTSTRAP_PORT, SEEDS_FILE, checked_addresses, home_option, identity, key_options, network_options
+from .settings import BOOTSTRAP_PORT, SEEDS_FILE, chain_options, checked_addresses, home_option, identity, key_options
 
 
 @click.group()
@@ -19,7 +19,8 @@ def bootstrap() -> None:
 @bootstrap.command("run")
 @home_option
 @key_options("bootstrap")
-@network_options
+@chain_options
+@click.option("--bootstrap", multiple=True, help="Address of another bootstrap node.")
 @click.option("--listen", default=f"127.0.0.1:{BOOTSTRAP_PORT}", show_default=True, help="HOST:PORT for peers.")
 @ready_options
 def run_bootstrap(

@@ -11,7 +11,7 @@ import trio
 from ..protocol.units import base58, format_cyx, parse_cyx, parse_id
 from .compose import program_id
 from .serving import ready_options, run_until_stopped, say_ready
-from .settings import CHAIN_PORT, DEFAULT_RPC, home_option, identity, key_options
+from .settings import CHAIN_PORT, DEFAULT_RPC, chain_options, home_option, identity, key_options
 
 
 @click.group()
@@ -48,8 +48,7 @@ def run_chain(home: Path, host: str, port: int, in_memory: bool, as_json: bool, 
 
 
 @chain.command("info")
-@click.option("--rpc", default=DEFAULT_RPC, envvar="CYXNODE_RPC", show_default=True)
-@click.option("--program", default=None, envvar="CYXNODE_PROGRAM")
+@chain_options
 @click.option("--json", "as_json", is_flag=True)
 def chain_info(rpc: str, program: str | None, as_json: bool) -> None:
     """What the chain says of itself: slot, escrow program, fees, minimum stake, nodes."""

@@ -11,7 +11,7 @@ import trio
 
 from ..protocol.errors import LocalError
 from ..protocol.units import JobId, base58, format_cyx, parse_id
-from .settings import home_option, network_options, seeds
+from .settings import chain_options, home_option, identity, key_options, network_options, seeds
 
 POLL_S = 1.0
 
@@ -98,3 +98,35 @@ def watch(job_id: str, home: Path, rpc: str, program: str | None, bootstrap: tup
                 nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+@job.command("reclaim")
+@home_option
+@key_options("requester")
+@chain_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per job.")
+def reclaim_jobs(home: Path, name: str, key: Path | None, rpc: str, program: str | None, as_json: bool) -> None:
+    """Close or refund escrows of jobs that this requester left behind. `submit` does the same first."""
+    from ..ledger.chain_client import ChainClient
+    from ..ledger.http_rpc import open_http_rpc
+    from ..ledger.journal import LevelJournal
+    from ..scheduler.reclaim import Reclaimed, reclaim
+    from .compose import program_id
+
+    pair, folder = identity(home, name, key)
+
+    async def work() -> list[Reclaimed]:
+        journal = LevelJournal(folder / "journal")
+        try:
+            async with open_http_rpc(rpc) as client:
+                return await reclaim(ChainClient(client, pair, program_id(program)), journal)
+        finally:
+            journal.close()
+
+    done = trio.run(work)
+    for one in done:
+        click.echo(
+            json.dumps({"job": base58(one.job), "done": one.what}) if as_json else f"{base58(one.job)}  {one.what}"
+        )
+    if not done and not as_json:
+        click.echo("nothing is left in escrow")

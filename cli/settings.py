@@ -57,23 +57,26 @@ def home_option(command: Command) -> Command:
     )(command)
 
 
-def network_options(command: Command) -> Command:
-    """--rpc, --program, --bootstrap"""
+def chain_options(command: Command) -> Command:
+    """--rpc, --program"""
     for option in (
         click.option("--rpc", default=DEFAULT_RPC, envvar="CYXNODE_RPC", show_default=True, help="Solana RPC URL."),
         click.option(
             "--program", default=None, envvar="CYXNODE_PROGRAM", help="Escrow program (default: the local chain's)."
         ),
-        click.option(
-            "--bootstrap",
-            multiple=True,
-            envvar="CYXNODE_BOOTSTRAP",
-            help="Address of a bootstrap node; may be given several times "
-            f"(default: the lines of {SEEDS_FILE} in --home).",
-        ),
     ):
         command = option(command)
     return command
+
+
+def network_options(command: Command) -> Command:
+    """--rpc, --program, --bootstrap"""
+    return click.option(
+        "--bootstrap",
+        multiple=True,
+        envvar="CYXNODE_BOOTSTRAP",
+        help=f"Address of a bootstrap node; may be given several times (default: the lines of {SEEDS_FILE} in --home).",
+    )(chain_options(command))
 
 
 def key_options(default_name: str) -> Callable[[Command], Command]:

@@ -18,11 +18,12 @@ from ..protocol.hashing import job_id
 from ..protocol.messages import Capability, JobAnnounce
 from ..protocol.ports import Chain, Journal, Randomness
 from ..protocol.spec import encode_spec, spec_hash
-from ..protocol.units import NodeId, format_cyx
+from ..protocol.units import NodeId, base58, format_cyx
 from .job import JobEvent
 from .orders import JobOrder
 from .presence_service import PresenceService
 from .pricing import reserve_price
+from .reclaim import remember_escrow
 from .registry import Registry
 from .requester_record import JobRecord
 from .requirements import UNREGISTERED, explain
@@ -155,13 +156,13 @@ class Funding:
             work_deadline_s=deadline_s,
             refund_at_s=deadline_s + config.grace_s + 1,
         )
-        self.journal.put(b"open/" + record.job, nonce + digest)
+        remember_escrow(self.journal, record.job, nonce, digest)
         record.transactions["open_job"] = await self.chain.submit(instruction)
         record.account = await self.chain.job(record.job)
         if record.account is None:
             raise ChainUnreachable("the escrow was confirmed but cannot be read; see cyxnode chain info")
         record.event(JobEvent.ESCROW_CONFIRMED, record.transactions["open_job"])
-        record.stage("funded", f"{format_cyx(order.budget)} CYX in escrow")
+        record.stage("funded", f"{format_cyx(order.budget)} CYX in the escrow of job {base58(record.job)}")
         record.announce = self._announce(record.account, nonce)
 
     def _announce(self, account: JobAccount, nonce: bytes) -> Signed[JobAnnounce]:

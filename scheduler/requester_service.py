@@ -22,12 +22,13 @@ from ..protocol.messages import (
     StartNotice,
 )
 from ..protocol.ports import Blobs, Chain, Journal, Randomness, Stream
-from ..protocol.units import NodeId
+from ..protocol.units import NodeId, base58
 from ..protocol.validation import MARKET_KINDS
 from .data_service import DataService
 from .orders import JobOrder, JobResult, News, Stage
 from .presence_service import PresenceService
 from .pricing import price_range
+from .reclaim import reclaim
 from .registry import Registry
 from .requester_funding import Funding
 from .requester_job import JobRun
@@ -71,12 +72,18 @@ class RequesterService:
     async def submit(self, order: JobOrder) -> JobResult:
         """Run one job from draft to receipt. Raises LocalError or a chain error while nothing is funded."""
         async with self._turn:
+            await self._reclaim()
             record = JobRecord(order, self.wire.clock, self.journal, self.observe)
             run = JobRun(self.wire, self._data, self._funding(record), record, self._join, self._listen)
             try:
                 return await run.run()
             finally:
                 self._listener = None
+
+    async def _reclaim(self) -> None:
+        """Escrows that an earlier life of this requester left behind."""
+        for one in await reclaim(self.chain, self.journal):
+            self.observe(Stage("reclaimed", self.wire.clock.unix_ms(), f"{base58(one.job)}: {one.what}"))
 
     def fitting(self, order: JobOrder) -> dict[bytes, dict[NodeId, Capability]]:
         """Live nodes that could run this order, by execution class."""
