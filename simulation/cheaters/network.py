@@ -12,7 +12,6 @@ from ...protocol.limits import DEAD_AFTER_MS, PEER_EXCHANGE_MAX
 from ...protocol.messages import Decline, DeclineReason, Heartbeat, PeersAnswer
 from ...protocol.ports import GossipMessage, RequestHandler, Runner
 from ...protocol.units import NodeId
-from ...protocol.validation import market_topic, presence_topic
 from ...scheduler.node import Ports
 from ...scheduler.wire import PEERS
 from ..world import Peer
@@ -48,6 +47,11 @@ class Spammer(Meddler):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.fates: dict[bytes, Fate] = {}
+        self.topics: dict[str, str] = {}
+
+    def hears(self, message: GossipMessage) -> None:
+        """Learns the names of its topics."""
+        self.topics[message.topic.split("/")[2]] = message.topic
 
     async def act(self) -> None:
         """BURSTS_MAX bursts; what is already banned spams in the dark."""
@@ -68,8 +72,6 @@ class Spammer(Meddler):
         return sum(one.dropped for subscriptions in topics for one in subscriptions.values())
 
     async def _burst(self) -> None:
-        assert self.peer.node is not None
-        market = market_topic(self.peer.node.context.runner.execution_class)
         for number in range(VALID_PER_BURST):
             decline = Decline(job=self.rng.randbytes(32), reason=DeclineReason.BUSY, hint="")
             now_ms = self.peer.clock.unix_ms()
@@ -82,10 +84,14 @@ class Spammer(Meddler):
                 load_ppm=0,
                 membership_digest=self.rng.randbytes(32),
             )
-            await self.transport.publish(market, self.seal(decline))
-            await self.transport.publish(presence_topic(), self.seal(beat))
+            await self._publish("market", self.seal(decline))
+            await self._publish("presence", self.seal(beat))
         for _ in range(INVALID_PER_BURST):
-            await self.transport.publish(market, self.rng.randbytes(200))
+            await self._publish("presence", self.rng.randbytes(200))
+
+    async def _publish(self, kind: str, data: bytes) -> None:
+        if kind in self.topics:
+            await self.transport.publish(self.topics[kind], data)
 
     def fate(self, key: bytes, ending: Ending) -> Fate:
         """As found right after the burst."""
@@ -152,7 +158,7 @@ class Replayer(Meddler):
         gone = trio.current_time() - self.gone_since.get(author, float("inf"))
         if gone < DEAD_AFTER_MS / 1000:
             return 0
-        return sum(author in peer.node.presence.state.members for peer in self.honest() if peer.node is not None)
+        return sum(author in peer.node.presence.alive() for peer in self.honest() if peer.node is not None)
 
     async def _ask_again(self, protocol: str, payload: bytes) -> None:
         victims = self.honest()
