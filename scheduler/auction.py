@@ -1,7 +1,8 @@
 """One sealed-bid auction as a node of the class sees it: bidder, and committee member once seated (DESIGN 5).
 
 Rule 1: commits count until the commit window ends, or until every live node known to match committed or declined.
-Rule 2: a reveal counts if it opens a commit that was seen in time; a committee member's own bid is void.
+Rule 2: a reveal counts if it opens a commit that was seen in time; a committee member's own bid is void. Gossip keeps
+no order: a reveal that overtook its commit waits for it.
 Rule 3: when reveals are complete, or their window ends, a member sends its tally to the round's leader, the member
 with rank `round mod k`; the leader proposes, members vote once per round, m votes are the certificate.
 Rule 4: after ROUNDS_MAX rounds without a certificate the job is unsold.
@@ -92,6 +93,7 @@ class Auction:
     commits: Mapping[NodeId, bytes] = field(default_factory=dict)
     declined: frozenset[NodeId] = frozenset()
     reveals: Mapping[NodeId, Reveal] = field(default_factory=dict)
+    early_reveals: Mapping[NodeId, RevealSeen] = field(default_factory=dict)
     tallies: Mapping[NodeId, bytes] = field(default_factory=dict)
     own_tally: tuple[bytes, ...] = ()
     round: int = 0
@@ -207,7 +209,11 @@ def _on_commit(auction: Auction, bidder: NodeId, commitment: bytes, now_ms: int)
     late = now_ms > auction.opened_at_ms + auction.terms.commit_ms
     if auction.phase is not Phase.COMMITTING or late or bidder in auction.commits or len(auction.commits) >= BIDS_MAX:
         return auction, []
-    return _close_commits_if_complete(replace(auction, commits={**auction.commits, bidder: commitment}), now_ms)
+    auction = replace(auction, commits={**auction.commits, bidder: commitment})
+    early = auction.early_reveals.get(bidder)
+    if early is not None:
+        auction, _ = _on_reveal(auction, early)
+    return _close_commits_if_complete(auction, now_ms)
 
 
 def _close_commits_if_complete(auction: Auction, now_ms: int) -> Step:
@@ -232,6 +238,10 @@ def _on_reveal(auction: Auction, seen: RevealSeen) -> Step:
         return auction, []
     if len(seen.bid) > BID_MAX_BYTES:
         return auction, []
+    if seen.bidder not in auction.commits:
+        if auction.phase is Phase.REVEALING or len(auction.early_reveals) >= BIDS_MAX:
+            return auction, []
+        return replace(auction, early_reveals={**auction.early_reveals, seen.bidder: seen}), []
     commitment = bid_commitment(terms.job, seen.bidder, seen.salt, seen.bid)
     if auction.commits.get(seen.bidder) != commitment or seen.price > terms.price_limit:
         return auction, []

@@ -173,3 +173,23 @@ def test_a_vote_is_cast_once_a_round_for_the_leader_and_with_our_tally() -> None
         state, refused = machine.judge_proposal(voted, leader, proposal)
         assert isinstance(refused, str)
         assert state == voted
+
+
+def test_a_reveal_that_overtook_its_commit_waits_for_it() -> None:
+    auction, _ = feed(opened()[0], machine.CommitteeSeated((B, C, D), 5), reveal(A), commit(B), commit(C), commit(A))
+    assert set(auction.reveals) == {A}
+    auction, _ = feed(opened()[0], reveal(A), commit(B), commit(C), machine.DeclineSeen(A, 12), reveal(A))
+    assert auction.phase is Phase.REVEALING
+    assert not auction.reveals
+
+
+def test_early_reveals_are_bounded() -> None:
+    many = [NodeId(n.to_bytes(32, "big")) for n in range(100, 100 + 2 * BIDS_MAX)]
+    auction, _ = feed(opened()[0], *(reveal(node) for node in many))
+    assert len(auction.early_reveals) == BIDS_MAX
+
+
+def test_the_wait_for_late_votes_grows_with_the_round() -> None:
+    assert TERMS.vote_grace_ms == 125
+    assert machine.AuctionTerms(JOB, ME, 2, 100, 2_000, 2_000, 2_000).vote_grace_ms == 500
+    assert machine.AuctionTerms(JOB, ME, 2, 100, 50, 50, 50).vote_grace_ms == machine.VOTE_GRACE_MS
