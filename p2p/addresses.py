@@ -12,6 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..protocol.errors import LocalError
 from ..protocol.limits import ADDRESS_MAX_CHARS, ADDRESSES_MAX, PEERS_KNOWN_MAX
@@ -35,6 +36,7 @@ class PeerAddress:
         return f"/{self.network}/{self.host}/tcp/{self.port}/p2p/{peer_id_text(self.node)}"
 
 
+@lru_cache(maxsize=PEERS_KNOWN_MAX)
 def parse_address(text: str) -> PeerAddress:
     """Validate a multiaddr; LocalError (field 'address') says what is wrong with it."""
     parts = text.split("/") if len(text) <= ADDRESS_MAX_CHARS else []

@@ -1,7 +1,8 @@
 """The `Transport` port in memory: for simulations and tests, on virtual time, without sockets and libp2p.
 
 It has the semantics of the libp2p transport (errors, bounds, endings, validators, bans), which one shared test-suite
-holds both to. Gossip floods along connections between nodes that have joined the topic.
+holds both to. What a node publishes goes to all connected nodes of the topic; what it forwards, along a mesh of about
+GOSSIP_DEGREE of its connections, as with GossipSub 1.1. A copy that would come later than another is not sent.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import structlog
 import trio
 
 from ..protocol.errors import LocalError, PeerUnreachable
-from ..protocol.limits import GOSSIP_SEEN_MAX, PEERS_CONNECTED_MAX
+from ..protocol.limits import GOSSIP_DEGREE, GOSSIP_SEEN_MAX, PEERS_CONNECTED_MAX
 from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict, RequestHandler, Stream, StreamHandler
 from ..protocol.units import NodeId, base58
 from . import requests
@@ -28,6 +30,7 @@ from .subscriptions import Misbehaviour, Subscriptions, check_message
 
 __all__ = ["MemoryNetwork", "MemoryTransport", "constant_latency"]
 _log = structlog.get_logger()
+_PRIME = 2**127 - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +53,8 @@ class MemoryTransport:
         self._subscriptions, self._misbehaviour = Subscriptions(), Misbehaviour()
         self._links: dict[NodeId, Link] = {}
         self._seen: OrderedDict[int, _Flood] = OrderedDict()
+        self._picks: dict[str, frozenset[NodeId]] = {}
+        self._meshes: dict[str, tuple[Link, ...]] = {}
         self._handlers: trio.Nursery | None = None
         self._ran = False
 
@@ -126,9 +131,13 @@ class MemoryTransport:
 
     @asynccontextmanager
     async def _subscribe(self, topic: str, validator: GossipValidator) -> AsyncIterator[AsyncIterator[GossipMessage]]:
-        with self._subscriptions.open(topic, validator) as messages:
-            await trio.lowlevel.checkpoint()
-            yield messages
+        try:
+            with self._subscriptions.open(topic, validator) as messages:
+                self._forget_meshes()
+                await trio.lowlevel.checkpoint()
+                yield messages
+        finally:
+            self._forget_meshes()
 
     async def publish(self, topic: str, data: bytes) -> None:
         """Gossip `data`; logged as unheard when no connected peer has joined the topic."""
@@ -136,7 +145,9 @@ class MemoryTransport:
         await trio.lowlevel.checkpoint()
         flood = _Flood(self._node_id, topic, bytes(data))
         self._remember(flood)
-        if not self._spread(flood):
+        everyone = self._ears(topic)
+        self._spread(flood, everyone)
+        if not everyone:
             _log.warning("gossip_unheard", topic=topic, peers=len(self._links))
 
     def serve(self, protocol: str, handler: RequestHandler) -> None:
@@ -187,11 +198,15 @@ class MemoryTransport:
     def remember_link(self, node: NodeId, link: Link) -> None:
         """A connection to `node` stands."""
         self._links[node] = link
+        if self._subscriptions and link.other(self._node_id)._subscriptions:
+            self._forget_meshes()
 
     def forget_link(self, node: NodeId, link: Link) -> None:
         """The connection to `node` has ended."""
         if self._links.get(node) is link:
             del self._links[node]
+            if self._subscriptions and link.other(self._node_id)._subscriptions:
+                self._forget_meshes()
 
     def _check_peer(self, node: NodeId) -> None:
         if node == self._node_id:
@@ -201,22 +216,62 @@ class MemoryTransport:
         if node in self._misbehaviour.banned:
             raise PeerUnreachable(f"{base58(node)} is banned here")
 
-    def _spread(self, flood: _Flood) -> int:
-        """Send to every connected node of the topic that would not have it sooner; returns how many have joined."""
-        now, heard = trio.current_time(), 0
-        for node, link in self._links.items():
-            if node == flood.author or flood.topic not in link.other(self._node_id)._subscriptions:
+    # gossip ---------------------------------------------------------------------------------------------------------
+
+    def _forget_meshes(self) -> None:
+        """A connection or a subscription changed here: neighbours pick anew, and theirs may be picked no longer."""
+        for near in (self, *self._neighbours()):
+            near._picks.clear()
+            near._meshes.clear()
+            for far in near._neighbours():
+                far._meshes.clear()
+
+    def _neighbours(self) -> list[MemoryTransport]:
+        """Connected nodes that have joined any topic: others are in no mesh."""
+        ends = (link.other(self._node_id) for link in self._links.values())
+        return [end for end in ends if end._subscriptions]
+
+    def _ears(self, topic: str) -> tuple[Link, ...]:
+        """Connections to nodes that have joined a topic."""
+        me = self._node_id
+        return tuple(link for link in self._links.values() if topic in link.other(me)._subscriptions)
+
+    def _picked(self, topic: str) -> frozenset[NodeId]:
+        """The GOSSIP_DEGREE neighbours that we graft: those next to us in an order of the topic's own."""
+        picks = self._picks.get(topic)
+        if picks is None:
+            me, salt = int.from_bytes(self._node_id, "big"), int.from_bytes(sha256(topic.encode()).digest(), "big")
+            nodes = [link.other(self._node_id)._node_id for link in self._ears(topic)]
+            nodes.sort(key=lambda node: (int.from_bytes(node, "big") ^ me) * salt % _PRIME)
+            picks = self._picks[topic] = frozenset(nodes[:GOSSIP_DEGREE])
+        return picks
+
+    def _mesh(self, topic: str) -> tuple[Link, ...]:
+        """Connections along which we forward: those that either end has grafted."""
+        mesh = self._meshes.get(topic)
+        if mesh is None:
+            me, picked = self._node_id, self._picked(topic)
+            mesh = self._meshes[topic] = tuple(
+                link
+                for link in self._ears(topic)
+                if (far := link.other(me))._node_id in picked or me in far._picked(topic)
+            )
+        return mesh
+
+    def _spread(self, flood: _Flood, links: tuple[Link, ...]) -> None:
+        """Send along `links` to whoever would not have it sooner."""
+        me, now, network, arrivals = self._node_id, trio.current_time(), self._network, flood.arrivals
+        for link in links:
+            far = link.other(me)
+            node = far._node_id
+            earlier = arrivals.get(node)
+            if (earlier is not None and earlier <= now) or node == flood.author or network.lost():
                 continue
-            heard += 1
-            earlier = flood.arrivals.get(node, float("inf"))
-            if earlier <= now or self._network.lost():
-                continue
-            at = now + self._network.gossip_delay_s(self._node_id, node)
-            if at < earlier:
-                flood.arrivals[node] = at
-                self._network.traffic("gossip", self._node_id, node, flood.topic, flood.data)
-                self._network.post(at, partial(link.other(self._node_id)._hear, flood, self._node_id, link))
-        return heard
+            at = now + network.gossip_delay_s(me, node)
+            if earlier is None or at < earlier:
+                arrivals[node] = at
+                network.traffic("gossip", me, node, flood.topic, flood.data)
+                network.post(at, partial(far._hear, flood, me, link))
 
     def _hear(self, flood: _Flood, forwarder: NodeId, link: Link) -> None:
         if id(flood) in self._seen or not link.alive or self._handlers is None:
@@ -226,7 +281,7 @@ class MemoryTransport:
         verdict = self._subscriptions.judge(message)
         if verdict is GossipVerdict.ACCEPT:
             self._subscriptions.deliver(message)
-            self._spread(flood)
+            self._spread(flood, self._mesh(flood.topic))
         elif verdict is GossipVerdict.REJECT and self._misbehaviour.count(forwarder):
             link.cut()
 

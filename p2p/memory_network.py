@@ -11,6 +11,7 @@ import heapq
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
+from math import ceil
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -47,13 +48,14 @@ class Link:
     def __init__(self, network: MemoryNetwork, first: MemoryTransport, second: MemoryTransport) -> None:
         self._network = network
         self.ends = {first.node_id: first, second.node_id: second}
+        self._far = {first.node_id: second, second.node_id: first}
         self.alive = True
         self._streams: list[MemoryStream] = []
         self._last_arrival = dict.fromkeys(self.ends, 0.0)
 
     def other(self, node: NodeId) -> MemoryTransport:
         """The transport at the other end than `node`'s."""
-        return next(end for name, end in self.ends.items() if name != node)
+        return self._far[node]
 
     def post(self, sender: NodeId, receiver: NodeId, action: Callable[[], None]) -> None:
         """Run `action` at `receiver` after the delay and in order, if the link still stands then."""
@@ -91,10 +93,11 @@ def _untold(kind: str, sender: NodeId, receiver: NodeId, topic: str, data: bytes
 
 class MemoryNetwork:
     """Nodes by name, and the queue of everything in flight. `loss` is the share of gossip messages lost per link;
-    what travels on a stream is sent again instead, and arrives late."""
+    what travels on a stream is sent again instead, and arrives late. Arrivals are put off to the next multiple of
+    `grain_s`, so that what arrives at about the same time costs one wake-up; 0 leaves them as they are."""
 
-    def __init__(self, rng: Random, *, latency: Latency | None = None, loss: float = 0.0) -> None:
-        self.loss = loss
+    def __init__(self, rng: Random, *, latency: Latency | None = None, loss: float = 0.0, grain_s: float = 0.0) -> None:
+        self.loss, self._grain_s = loss, grain_s
         self.traffic: Traffic = _untold
         self._rng, self._latency = rng, latency or constant_latency(0.001)
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -194,16 +197,22 @@ class MemoryNetwork:
 
     def post(self, at: float, action: Callable[[], None]) -> None:
         """Run `action` at trio time `at`; actions of one moment run in the order in which they were posted."""
+        if self._grain_s:
+            at = ceil(at / self._grain_s) * self._grain_s
         heapq.heappush(self._queue, (at, next(self._sequence), action))
         if self._queue[0][0] == at:
             self._wake.set()
 
     async def _deliver(self) -> None:
+        now = trio.current_time()
         for turn in count():
             if turn % _BATCH == 0:
                 await trio.lowlevel.checkpoint()
-            if self._queue and self._queue[0][0] <= trio.current_time():
+            if self._queue and self._queue[0][0] <= now:
                 heapq.heappop(self._queue)[2]()
+                continue
+            now = trio.current_time()
+            if self._queue and self._queue[0][0] <= now:
                 continue
             self._wake = trio.Event()
             with trio.move_on_at(self._queue[0][0] if self._queue else float("inf")):

@@ -83,6 +83,9 @@ class Subscriptions:
     def __contains__(self, topic: str) -> bool:
         return topic in self._topics
 
+    def __bool__(self) -> bool:
+        return bool(self._topics)
+
     @contextmanager
     def open(self, topic: str, validator: GossipValidator) -> Iterator[AsyncIterator[GossipMessage]]:
         """Register a subscription while the context is open; LocalError when the topic is joined already."""

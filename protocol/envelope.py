@@ -7,7 +7,7 @@ kind. It is checked last, after all that is cheap, over the bytes that were rece
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -64,6 +64,14 @@ def open_any(data: bytes, genesis: bytes, *, max_bytes: int = RESPONSE_MAX_BYTES
     if not verify(envelope.sender, signed, envelope.signature):
         raise RemoteError(f"{envelope.kind}: the signature is wrong, or for another network", peer=envelope.sender)
     return Signed(NodeId(envelope.sender), message, data)
+
+
+class Opener(Protocol):
+    """Opens envelopes as `open_any` does."""
+
+    def __call__(self, data: bytes, genesis: bytes, *, max_bytes: int = RESPONSE_MAX_BYTES) -> Signed[msgspec.Struct]:
+        """The opened envelope, or RemoteError."""
+        ...
 
 
 def open_as(data: bytes, genesis: bytes, kind: type[M], *, max_bytes: int = RESPONSE_MAX_BYTES) -> Signed[M]:

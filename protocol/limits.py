@@ -184,3 +184,25 @@ STRICT_MASK_ROUNDS = 2
 """Settlement rounds in which a member insists on the fee of everyone that it counts."""
 PROGRESS_DRAIN_S = 1.0
 OUTCOME_PATIENCE_S = 10.0
+
+# scheduler: presence (cells, peer exchange)
+CELL_NODES_MAX = 64
+"""Registered nodes of a class that share one cell; a larger class is cut into a power of two of shards."""
+CAPABILITIES_PER_INTERVAL = 16
+"""Capability records per CAPABILITY_INTERVAL_MS and cell: in larger cells each node speaks more seldom."""
+CELL_REVIEW_S = 600.0
+"""How often a node looks whether its class has outgrown its cells; it speaks in the old cell for as long again."""
+PEERS_WANTED = 8
+"""Connections to nodes of one's own class (of any, for who offers nothing)."""
+PEERS_ASKED_MAX = 32
+"""Nodes that one request may ask for by name."""
+CLASSES_ASKED_MAX = 4
+"""Classes that a requester looks at in one round of its search."""
+EXCHANGE_SHORT_S = 5.0
+"""Between peer exchanges while connections are short."""
+EXCHANGE_INTERVAL_S = 60.0
+OBSERVER_FORGETS_MS = 90_000
+"""What a bootstrap node hands on: it hears of a node once in EXCHANGE_INTERVAL_S."""
+RUMOUR_AGE_MAX_MS = DEAD_AFTER_MS + CLOCK_SKEW_MS
+"""Age of a record at which a peer's word no longer makes its author live."""
+PROBE_TIMEOUT_S = 2.0

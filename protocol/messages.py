@@ -21,7 +21,9 @@ from .limits import (
     COMMITTEE_MAX,
     DATASETS_MAX,
     GOSSIP_MESSAGE_MAX_BYTES,
+    ID_BYTES,
     MICRO,
+    PEERS_ASKED_MAX,
     ROUNDS_MAX,
     SAMPLES_MAX,
     SEGMENTS_MAX,
@@ -56,7 +58,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Heartbeat(Message, frozen=True):
-    """A node lives. `sequence` rises by one; `membership_digest` is over the live members that it knows."""
+    """A node lives. `sequence` only rises (Unix ms); `membership_digest` is over the live members that it knows."""
 
     sequence: Millis
     sent_at_ms: Millis
@@ -90,10 +92,14 @@ class PeersRequest(Message, frozen=True):
 
     capability: Evidence
     """The asker's own Capability envelope, empty when it offers nothing."""
+    execution_class: Annotated[bytes, Meta(max_length=ID_BYTES)] = b""
+    """Nodes of this class first; empty for any."""
+    wanted: Annotated[tuple[Bytes32, ...], Meta(max_length=PEERS_ASKED_MAX)] = ()
+    """Nodes that are asked for by name: they come before all others."""
 
 
 class PeersAnswer(Message, frozen=True):
-    """Capability and heartbeat envelopes, freshest first."""
+    """Capability envelopes that the answerer knows, from a random one on."""
 
     records: Annotated[tuple[Evidence, ...], Meta(max_length=128)]
 

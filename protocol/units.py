@@ -6,10 +6,11 @@ Money is an unsigned integer of micro-CYX (10^-6 CYX). Ids are 32 bytes; their t
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NewType
 
 from .errors import LocalError
-from .limits import AMOUNT_MAX, MICRO
+from .limits import AMOUNT_MAX, MICRO, PEERS_KNOWN_MAX
 
 NodeId = NewType("NodeId", bytes)
 """32 raw bytes of an ed25519 public key: libp2p identity, Solana address and signer at once."""
@@ -22,8 +23,9 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _AMOUNT = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?")
 
 
+@lru_cache(maxsize=PEERS_KNOWN_MAX)
 def base58(data: bytes) -> str:
-    """Encode bytes as base58 (Bitcoin alphabet)."""
+    """Encode public bytes as base58 (Bitcoin alphabet); the latest are remembered, since logs name them often."""
     number, digits = int.from_bytes(data, "big"), ""
     while number:
         number, rest = divmod(number, 58)

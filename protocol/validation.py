@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .envelope import Signed, open_any
+from .envelope import Opener, Signed, open_any
 from .errors import RemoteError
 from .hashing import job_id
 from .limits import ADDRESSES_MAX, CLOCK_SKEW_MS, GOSSIP_MESSAGE_MAX_BYTES
@@ -35,9 +35,10 @@ Checked = tuple[GossipVerdict, Signed[msgspec.Struct] | None, str]
 """The verdict, the opened envelope when it is ACCEPT, and otherwise the reason."""
 
 
-def presence_topic(cell: int = 0) -> str:
-    """Heartbeats and capability records of one cell."""
-    return f"cyx/1/presence/{cell}"
+def presence_topic(execution_class: bytes, shards: int = 1, shard: int = 0) -> str:
+    """Heartbeats and capability records of one cell: an execution class, or one of the `shards` of a large one."""
+    part = f"/{shards}-{shard}" if shards > 1 else ""
+    return f"cyx/1/presence/{execution_class[:8].hex()}{part}"
 
 
 def market_topic(execution_class: bytes) -> str:
@@ -50,14 +51,16 @@ def job_topic(job: bytes) -> str:
     return f"cyx/1/jobs/{job[:16].hex()}"
 
 
-def check_gossip(data: bytes, genesis: bytes, kinds: tuple[type[Message], ...], now_ms: int) -> Checked:
+def check_gossip(
+    data: bytes, genesis: bytes, kinds: tuple[type[Message], ...], now_ms: int, opener: Opener = open_any
+) -> Checked:
     """Judge a gossip message of a topic that carries `kinds`."""
     # [REJECT] larger than any honest message
     if len(data) > GOSSIP_MESSAGE_MAX_BYTES:
         return GossipVerdict.REJECT, None, "too large"
     # [REJECT] not an envelope of a known kind, not canonical, or wrongly signed
     try:
-        signed = open_any(data, genesis, max_bytes=GOSSIP_MESSAGE_MAX_BYTES)
+        signed = opener(data, genesis, max_bytes=GOSSIP_MESSAGE_MAX_BYTES)
     except RemoteError as error:
         return GossipVerdict.REJECT, None, str(error)
     # [REJECT] a kind that does not belong on this topic

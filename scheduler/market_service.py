@@ -119,7 +119,8 @@ class MarketService:
             return
         now_ms = self.context.wire.clock.monotonic_ms()
         peers = self.presence.alive(self.context.runner.execution_class)
-        expected = frozenset(node for node in peers if node != announce.sender)
+        # A window closes early only where all who might bid are known: in a class that is one cell.
+        expected = frozenset(node for node in peers if node != announce.sender and self.presence.whole_class)
         auction = AuctionRun(
             context=self.context,
             announce=announce,

@@ -15,6 +15,7 @@ import structlog
 
 from .. import __version__
 from ..protocol.chain import NodeAccount, Register
+from ..protocol.envelope import Opener, open_any
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
 from ..protocol.messages import Capability
@@ -43,6 +44,8 @@ class Ports:
     journal: Journal
     clock: Clock
     randomness: Randomness
+    opener: Opener = open_any
+    """Opens envelopes; simulated nodes share the work."""
 
 
 @dataclass(slots=True)
@@ -80,7 +83,7 @@ async def open_node(ports: Ports, runner: Runner, settings: NodeSettings) -> Asy
     """Run a provider and verifier while the context is open; entered once it is ready to hear of jobs."""
     account = await ensure_registered(ports, runner, settings)
     config = await ports.chain.config()
-    wire = Wire(ports.transport, ports.key, config.genesis, ports.clock)
+    wire = Wire(ports.transport, ports.key, config.genesis, ports.clock, ports.opener)
     async with plain_nursery() as nursery:
         context = NodeContext(
             wire=wire,
@@ -99,6 +102,7 @@ async def open_node(ports: Ports, runner: Runner, settings: NodeSettings) -> Asy
             bootstrap=settings.bootstrap,
             offer=lambda sequence, now_ms: capability_of(context, sequence, now_ms),
             load=lambda: Load("idle", 0, 0, 0),
+            registered=context.registry.size_of,
         )
         data = DataService(wire, ports.blobs)
         market = MarketService(context, presence, data)
@@ -141,10 +145,11 @@ async def open_presence(
     clock: Clock,
     randomness: Randomness,
     bootstrap: tuple[str, ...],
+    opener: Opener = open_any,
 ) -> AsyncIterator[PresenceService]:
     """Join the network as one that offers nothing: a bootstrap node, a requester, an observer."""
     presence = PresenceService(
-        wire=Wire(transport, key, genesis, clock),
+        wire=Wire(transport, key, genesis, clock, opener),
         randomness=randomness,
         bootstrap=bootstrap,
         offer=None,
@@ -163,7 +168,7 @@ async def open_requester(
     """Join the network as a requester."""
     config = await ports.chain.config()
     async with open_presence(
-        ports.key, ports.transport, config.genesis, ports.clock, ports.randomness, bootstrap
+        ports.key, ports.transport, config.genesis, ports.clock, ports.randomness, bootstrap, ports.opener
     ) as presence:
         registry, wire, blobs = Registry(ports.chain, ports.clock), presence.wire, ports.blobs
         async with plain_nursery() as nursery:

@@ -1,7 +1,8 @@
 """Who is alive, by what they said and when we heard it (DESIGN 3).
 
-Rule 1: a node is ALIVE when heard, SUSPECT after SUSPECT_AFTER_MS of silence, DEAD and forgotten after DEAD_AFTER_MS.
-Rule 2: only a rising sequence counts: old messages replayed by others keep nobody alive.
+Rule 1: a node is ALIVE when heard, SUSPECT after SUSPECT_AFTER_MS of silence, DEAD after DEAD_AFTER_MS, and forgotten
+after `forget_after_ms`. Whoever hears of nodes only now and then, as a bootstrap node does, remembers the dead longer.
+Rule 2: only a rising sequence counts, or a node's own request: old messages replayed by others keep nobody alive.
 Pure: `now_ms` is the caller's monotonic clock.
 """
 
@@ -22,28 +23,45 @@ class Liveness(Enum):
 
     ALIVE = "alive"
     SUSPECT = "suspect"
+    DEAD = "dead"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node as last heard. `capability_raw` is its signed envelope, good to hand on."""
+    """A node as last heard. The raw ones are its signed envelopes, good to hand on."""
 
     seen_at_ms: int
     liveness: Liveness = Liveness.ALIVE
     heartbeat: Heartbeat | None = None
     capability: Capability | None = None
     capability_raw: bytes = b""
+    heartbeat_raw: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """All members that are not dead."""
+    """All members that are not forgotten."""
 
     members: Mapping[NodeId, Member] = field(default_factory=dict)
+    forget_after_ms: int = DEAD_AFTER_MS
 
     def alive(self) -> dict[NodeId, Member]:
         """Members heard recently enough to work with, suspects included."""
-        return {node: member for node, member in self.members.items() if member.capability is not None}
+        return {
+            node: member
+            for node, member in self.members.items()
+            if member.capability is not None and member.liveness is not Liveness.DEAD
+        }
+
+    def next_wake_ms(self) -> int | None:
+        """When silence changes something at the earliest; None while there is no member."""
+        due = [member.seen_at_ms + self._patience_ms(member) for member in self.members.values()]
+        return min(due, default=None)
+
+    def _patience_ms(self, member: Member) -> int:
+        if member.liveness is Liveness.ALIVE:
+            return SUSPECT_AFTER_MS
+        return DEAD_AFTER_MS if member.liveness is Liveness.SUSPECT else self.forget_after_ms
 
     def digest(self) -> bytes:
         """sha256 over the sorted ids of the members, for split-network detection."""
@@ -57,6 +75,22 @@ class HeartbeatHeard:
     node: NodeId
     heartbeat: Heartbeat
     now_ms: int
+    raw: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """A node spoke to us directly."""
+
+    node: NodeId
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CellChanged:
+    """We moved: who is not in `keep` is no longer in our sight, which says nothing about its life."""
+
+    keep: frozenset[NodeId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +126,33 @@ class NodeSuspected:
 
 @dataclass(frozen=True, slots=True)
 class NodeDied:
-    """Effect: silent for DEAD_AFTER_MS; forgotten."""
+    """Effect: silent for DEAD_AFTER_MS."""
 
     node: NodeId
 
 
-Stimulus = HeartbeatHeard | CapabilityHeard | TimePassed
+Stimulus = HeartbeatHeard | CapabilityHeard | Met | CellChanged | TimePassed
 Effect = NodeAppeared | NodeSuspected | NodeDied
 
 
 def step(state: Presence, stimulus: Stimulus) -> tuple[Presence, list[Effect]]:
     """Apply one stimulus. Stale or excess records change nothing."""
     match stimulus:
-        case HeartbeatHeard(node, heartbeat, now_ms):
+        case HeartbeatHeard(node, heartbeat, now_ms, raw):
             known = state.members.get(node)
             if known is None:
-                return (state, []) if _full(state) else (_with(state, node, Member(now_ms, heartbeat=heartbeat)), [])
+                fresh = Member(now_ms, heartbeat=heartbeat, heartbeat_raw=raw)
+                return (state, []) if _full(state) else (_with(state, node, fresh), [])
             if known.heartbeat is not None and heartbeat.sequence <= known.heartbeat.sequence:
                 return state, []
-            fresh = replace(known, seen_at_ms=now_ms, liveness=Liveness.ALIVE, heartbeat=heartbeat)
-            return _with(state, node, fresh), []
+            fresh = Member(
+                now_ms,
+                heartbeat=heartbeat,
+                heartbeat_raw=raw,
+                capability=known.capability,
+                capability_raw=known.capability_raw,
+            )
+            return _with(state, node, fresh), _appeared(node, known, fresh)
         case CapabilityHeard(node, capability, raw, now_ms):
             known = state.members.get(node)
             if known is None:
@@ -120,13 +161,25 @@ def step(state: Presence, stimulus: Stimulus) -> tuple[Presence, list[Effect]]:
                 known = Member(now_ms)
             elif known.capability is not None and capability.sequence <= known.capability.sequence:
                 return state, []
-            appeared: list[Effect] = [NodeAppeared(node)] if known.capability is None else []
             fresh = replace(
                 known, seen_at_ms=now_ms, liveness=Liveness.ALIVE, capability=capability, capability_raw=raw
             )
-            return _with(state, node, fresh), appeared
+            return _with(state, node, fresh), _appeared(node, known, fresh)
+        case Met(node, now_ms):
+            known = state.members.get(node)
+            if known is None:
+                return state, []
+            fresh = replace(known, seen_at_ms=now_ms, liveness=Liveness.ALIVE)
+            return _with(state, node, fresh), _appeared(node, known, fresh)
+        case CellChanged(keep):
+            return _only(state, {node: member for node, member in state.members.items() if node in keep}), []
         case TimePassed(now_ms):
             return _age(state, now_ms)
+
+
+def _appeared(node: NodeId, before: Member, after: Member) -> list[Effect]:
+    known = before.capability is not None and before.liveness is not Liveness.DEAD
+    return [NodeAppeared(node)] if after.capability is not None and not known else []
 
 
 def _full(state: Presence) -> bool:
@@ -134,7 +187,11 @@ def _full(state: Presence) -> bool:
 
 
 def _with(state: Presence, node: NodeId, member: Member) -> Presence:
-    return Presence({**state.members, node: member})
+    return _only(state, {**state.members, node: member})
+
+
+def _only(state: Presence, members: Mapping[NodeId, Member]) -> Presence:
+    return Presence(members, state.forget_after_ms)
 
 
 def _age(state: Presence, now_ms: int) -> tuple[Presence, list[Effect]]:
@@ -142,11 +199,13 @@ def _age(state: Presence, now_ms: int) -> tuple[Presence, list[Effect]]:
     effects: list[Effect] = []
     for node, member in state.members.items():
         silence_ms = now_ms - member.seen_at_ms
-        if silence_ms >= DEAD_AFTER_MS:
+        if silence_ms >= DEAD_AFTER_MS and member.liveness is not Liveness.DEAD:
             effects.append(NodeDied(node))
+            member = replace(member, liveness=Liveness.DEAD)
         elif silence_ms >= SUSPECT_AFTER_MS and member.liveness is Liveness.ALIVE:
             effects.append(NodeSuspected(node))
-            members[node] = replace(member, liveness=Liveness.SUSPECT)
-        else:
+            member = replace(member, liveness=Liveness.SUSPECT)
+        if silence_ms < max(DEAD_AFTER_MS, state.forget_after_ms):
             members[node] = member
-    return (Presence(members), effects) if effects else (state, [])
+    changed = effects or len(members) < len(state.members)
+    return (_only(state, members), effects) if changed else (state, [])

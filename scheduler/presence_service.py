@@ -1,35 +1,36 @@
-"""Says that we live, hears who else does, and keeps us connected (DESIGN 3).
+"""Says that we live, and hears who else does (DESIGN 3).
 
-Peers come from the bootstrap list and from what peers tell: the answer to a PeersRequest holds signed capability
-records, whose addresses are learnt and dialled until PEERS_WANTED connections stand.
+A node that offers something speaks and listens in its cell. Who offers nothing (a requester, an observer, a bootstrap
+node) is in no cell and learns from peer exchange alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 import trio
 
-from ..protocol.envelope import Signed, open_any, open_as
-from ..protocol.errors import CyxError, RemoteError
+from ..protocol.errors import CyxError
 from ..protocol.limits import (
+    CAPABILITIES_PER_INTERVAL,
     CAPABILITY_INTERVAL_MS,
+    CELL_REVIEW_S,
+    DEAD_AFTER_MS,
     HEARTBEAT_INTERVAL_MS,
-    PEER_EXCHANGE_MAX,
-    RESPONSE_MAX_BYTES,
+    OBSERVER_FORGETS_MS,
 )
-from ..protocol.messages import Capability, Heartbeat, PeersAnswer, PeersRequest
+from ..protocol.messages import Capability, Heartbeat
 from ..protocol.ports import Randomness
 from ..protocol.units import NodeId, base58
-from ..protocol.validation import PRESENCE_KINDS, presence_topic
+from ..protocol.validation import PRESENCE_KINDS
 from . import presence
+from .cells import Cell, cell_of
+from .peer_exchange import PeerExchange
 from .wire import PEERS, Wire
 
-PEERS_WANTED = 8
-EXCHANGE_INTERVAL_S = 5.0
 TICK_S = 1.0
 
 if TYPE_CHECKING:
@@ -48,23 +49,37 @@ class Load:
     load_ppm: int
 
 
+async def _few(_execution_class: bytes) -> int:
+    """For who knows no chain: every class fits one cell."""
+    return 0
+
+
 @dataclass(slots=True)
 class PresenceService:
-    """`offer` makes our capability record from (sequence, now), or is None for a mere observer."""
+    """`offer` makes our capability record from (sequence, now), or is None for a mere observer; `registered` tells how
+    many nodes of a class are registered on chain."""
 
     wire: Wire
     randomness: Randomness
     bootstrap: tuple[str, ...]
     offer: Callable[[int, int], Capability] | None
     load: Callable[[], Load]
+    registered: Callable[[bytes], Awaitable[int]] = _few
     state: presence.Presence = field(default_factory=presence.Presence)
     on_death: Callable[[NodeId], None] = lambda node: None
     changed: trio.Event = field(default_factory=trio.Event)
-    _own_record: bytes = b""
-    _roots: set[NodeId] = field(default_factory=set)
+    exchange: PeerExchange = field(init=False)
+    own_record: bytes = b""
+    _record_at_ms: int = 0
+    _cells: dict[Cell, trio.CancelScope] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.exchange = PeerExchange(self)
+        if self.offer is None:
+            self.state = presence.Presence(forget_after_ms=OBSERVER_FORGETS_MS)
 
     def alive(self, execution_class: bytes | None = None) -> dict[NodeId, Capability]:
-        """Live nodes with a capability record, of one execution class or of all."""
+        """Live nodes in our sight with a capability record, of one execution class or of all."""
         return {
             node: member.capability
             for node, member in self.state.alive().items()
@@ -72,21 +87,39 @@ class PresenceService:
             and (execution_class is None or member.capability.execution_class == execution_class)
         }
 
+    def cells(self) -> tuple[Cell, ...]:
+        """Where we speak and listen, the latest last; empty for a mere observer."""
+        return tuple(self._cells)
+
+    @property
+    def whole_class(self) -> bool:
+        """Whether our cell holds our whole class, so that who is not alive here is not alive."""
+        return all(cell.shards == 1 for cell in self._cells)
+
+    def in_sight(self, node: NodeId, execution_class: bytes) -> bool:
+        """Whether we would hear of a node's death: it speaks in our cell, or we are a mere observer."""
+        return self.offer is None or any(cell.holds(node, execution_class) for cell in self._cells)
+
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Join, then speak and listen until cancelled. Started once the topic is joined."""
-        self.wire.transport.serve(PEERS, self._answer_peers)
-        async with self.wire.listen(presence_topic(), PRESENCE_KINDS) as messages, trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_connected)
+        """Join, then speak and listen until cancelled. Started once the cell is joined."""
+        self.wire.transport.serve(PEERS, self.exchange.answer)
+        async with trio.open_nursery() as nursery:
             if self.offer is not None:
-                self._renew_record()
+                await nursery.start(self._keep_cell, nursery)
                 nursery.start_soon(self._speak_capability)
                 nursery.start_soon(self._speak_heartbeat)
+            nursery.start_soon(self.exchange.keep_connected)
             nursery.start_soon(self._tick)
             task_status.started()
-            async for signed in messages:
-                self._hear(signed.sender, signed.message, signed.raw)
 
-    def _apply(self, stimulus: presence.Stimulus) -> None:
+    async def reach(self, nodes: list[NodeId]) -> int:
+        """Connect to some of `nodes`; returns to how many of them there is a connection."""
+        return await self.exchange.reach(nodes)
+
+    # hearing --------------------------------------------------------------------------------------------------------
+
+    def apply(self, stimulus: presence.Stimulus) -> None:
+        """Feed the machine."""
         self.state, effects = presence.step(self.state, stimulus)
         for effect in effects:
             log.info(type(effect).__name__, peer=base58(effect.node))
@@ -96,40 +129,100 @@ class PresenceService:
             self.changed.set()
             self.changed = trio.Event()
 
-    def _hear(self, node: NodeId, message: object, raw: bytes) -> None:
+    def hear(self, node: NodeId, message: object, raw: bytes) -> None:
+        """A record of a node in our sight, from gossip or from a peer."""
         now_ms = self.wire.clock.monotonic_ms()
         if node == self.wire.me:
             return
         if isinstance(message, Heartbeat):
-            self._apply(presence.HeartbeatHeard(node, message, now_ms))
+            self.apply(presence.HeartbeatHeard(node, message, now_ms, raw))
         elif isinstance(message, Capability):
-            self.wire.transport.learn(node, message.addresses)
-            self._apply(presence.CapabilityHeard(node, message, raw, now_ms))
+            known = self.state.members.get(node)
+            if known is None or known.capability is None or known.capability.addresses != message.addresses:
+                self.wire.transport.learn(node, message.addresses)
+            self.apply(presence.CapabilityHeard(node, message, raw, now_ms))
 
     async def _tick(self) -> None:
         while True:
-            await trio.sleep(TICK_S)
-            self._apply(presence.TimePassed(self.wire.clock.monotonic_ms()))
+            now_ms = self.wire.clock.monotonic_ms()
+            wake_ms = self.state.next_wake_ms()
+            left_ms = DEAD_AFTER_MS // 3 if wake_ms is None else wake_ms - now_ms
+            await trio.sleep(max(TICK_S, left_ms / 1000))
+            self.apply(presence.TimePassed(self.wire.clock.monotonic_ms()))
 
-    def _renew_record(self) -> None:
-        if self.offer is not None:
-            now_ms = self.wire.clock.unix_ms()
-            self._own_record = self.wire.seal(self.offer(now_ms, now_ms))
+    # the cell -------------------------------------------------------------------------------------------------------
+
+    async def _keep_cell(self, nursery: trio.Nursery, task_status: Any) -> None:
+        """Be in the cell that the chain's count of our class says, and for a while in the one before.
+
+        Nodes notice at different times that their class has been cut: meanwhile they still hear one another.
+        """
+        execution_class = self._make_record().execution_class
+        while True:
+            try:
+                cell = cell_of(self.wire.me, execution_class, await self.registered(execution_class))
+            except CyxError as error:
+                log.warning("the size of our class is not known", cause=str(error))
+                cell = next(iter(self._cells), Cell(execution_class))
+            if cell not in self._cells:
+                for old in self._cells:
+                    nursery.start_soon(self._leave, old, cell)
+                await nursery.start(self._listen, cell)
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+            await trio.sleep(self.jittered(CELL_REVIEW_S))
+
+    async def _listen(self, cell: Cell, task_status: Any) -> None:
+        with trio.CancelScope() as scope:
+            async with self.wire.listen(cell.topic, PRESENCE_KINDS) as messages:
+                self._cells[cell] = scope
+                task_status.started()
+                async for signed in messages:
+                    if isinstance(signed.message, Heartbeat) or self._of_cell(cell, signed.sender, signed.message):
+                        self.hear(signed.sender, signed.message, signed.raw)
+
+    def _of_cell(self, cell: Cell, node: NodeId, message: object) -> bool:
+        return isinstance(message, Capability) and cell.holds(node, message.execution_class)
+
+    async def _leave(self, old: Cell, new: Cell) -> None:
+        await trio.sleep(self.jittered(1.2 * CELL_REVIEW_S))
+        scope = self._cells.pop(old, None)
+        if scope is not None and self._cells:
+            scope.cancel()
+            self.apply(
+                presence.CellChanged(frozenset(n for n in self.state.members if new.holds(n, new.execution_class)))
+            )
+
+    # speaking -------------------------------------------------------------------------------------------------------
+
+    def _make_record(self) -> Capability:
+        assert self.offer is not None
+        now_ms = self.wire.clock.unix_ms()
+        record = self.offer(now_ms, now_ms)
+        self.own_record, self._record_at_ms = self.wire.seal(record), self.wire.clock.monotonic_ms()
+        return record
+
+    def fresh_record(self) -> bytes:
+        """Our capability record, made anew when it is old; empty when we offer nothing."""
+        if self.offer is not None and self.wire.clock.monotonic_ms() - self._record_at_ms >= CAPABILITY_INTERVAL_MS:
+            self._make_record()
+        return self.own_record
 
     async def announce_capability(self) -> None:
         """Gossip our record now: on start, and whenever it changes."""
-        if self.offer is not None:
-            self._renew_record()
-            await self.wire.transport.publish(presence_topic(), self._own_record)
+        self._make_record()
+        for cell in list(self._cells):
+            await self.wire.transport.publish(cell.topic, self.own_record)
 
     async def _speak_capability(self) -> None:
         while True:
             await self.announce_capability()
-            await trio.sleep(self._jittered(CAPABILITY_INTERVAL_MS))
+            factor = 1 + len(self.state.members) // CAPABILITIES_PER_INTERVAL
+            await trio.sleep(self.jittered(factor * CAPABILITY_INTERVAL_MS / 1000))
 
     async def _speak_heartbeat(self) -> None:
         while True:
-            await trio.sleep(self._jittered(HEARTBEAT_INTERVAL_MS))
+            await trio.sleep(self.jittered(HEARTBEAT_INTERVAL_MS / 1000))
             load, now_ms = self.load(), self.wire.clock.unix_ms()
             heartbeat = Heartbeat(
                 sequence=now_ms,
@@ -140,77 +233,10 @@ class PresenceService:
                 load_ppm=load.load_ppm,
                 membership_digest=self.state.digest(),
             )
-            await self.wire.publish(presence_topic(), heartbeat)
+            raw = self.wire.seal(heartbeat)
+            for cell in list(self._cells):
+                await self.wire.transport.publish(cell.topic, raw)
 
-    def _jittered(self, interval_ms: int) -> float:
-        """Seconds: the interval, 10 % more or less, so that nodes do not speak in step."""
-        tenth = interval_ms / 10
-        return (interval_ms - tenth + 2 * tenth * self.randomness.bytes(1)[0] / 255) / 1000
-
-    # peer exchange ----------------------------------------------------------------------------------------------
-
-    async def _answer_peers(self, peer: NodeId, payload: bytes) -> bytes:
-        asked = open_as(payload, self.wire.genesis, PeersRequest).message
-        if asked.capability:
-            record = open_as(asked.capability, self.wire.genesis, Capability)
-            if record.sender == peer:
-                self._hear(peer, record.message, record.raw)
-        known = [m.capability_raw for node, m in self.state.alive().items() if m.capability_raw and node != peer]
-        start = self.randomness.bytes(1)[0] % max(1, len(known))
-        records = (known[start:] + known[:start])[:PEER_EXCHANGE_MAX]
-        if self._own_record:
-            records.append(self._own_record)
-        return self.wire.seal(PeersAnswer(records=tuple(records)))
-
-    async def exchange(self, peer: NodeId) -> None:
-        """Ask `peer` whom it knows, and believe what is signed."""
-        request = PeersRequest(capability=self._own_record)
-        answer: Signed[PeersAnswer] = await self.wire.ask(peer, PEERS, request, PeersAnswer)
-        for raw in answer.message.records:
-            try:
-                signed = open_any(raw, self.wire.genesis, max_bytes=RESPONSE_MAX_BYTES)
-            except RemoteError as error:
-                log.info("peer record dropped", peer=base58(peer), cause=str(error))
-                continue
-            if isinstance(signed.message, Capability) and self._recent(signed.message):
-                self._hear(signed.sender, signed.message, raw)
-
-    async def reach(self, nodes: list[NodeId]) -> int:
-        """Connect to up to PEERS_WANTED of `nodes` at once; returns how many of them are connected."""
-        async with trio.open_nursery() as nursery:
-            for node in nodes[:PEERS_WANTED]:
-                if node not in self.wire.transport.connected():
-                    nursery.start_soon(self._try_exchange, node)
-        return len(self.wire.transport.connected().intersection(nodes))
-
-    def _recent(self, record: Capability) -> bool:
-        return abs(self.wire.clock.unix_ms() - record.sent_at_ms) <= 3 * CAPABILITY_INTERVAL_MS
-
-    async def _keep_connected(self) -> None:
-        while True:
-            await self._join_bootstrap()
-            for peer in sorted(self.wire.transport.connected())[:PEERS_WANTED]:
-                await self._try_exchange(peer)
-            connected = self.wire.transport.connected()
-            for node in sorted(self.alive()):
-                if len(self.wire.transport.connected()) >= PEERS_WANTED + len(self._roots):
-                    break
-                if node not in connected:
-                    await self._try_exchange(node)
-            await trio.sleep(EXCHANGE_INTERVAL_S if self.alive() else 1.0)
-
-    async def _join_bootstrap(self) -> None:
-        connected = self.wire.transport.connected()
-        if self._roots and self._roots <= connected:
-            return
-        for address in self.bootstrap:
-            try:
-                self._roots.add(await self.wire.transport.connect(address))
-            except CyxError as error:
-                log.warning("bootstrap not reached", address=address, cause=str(error))
-
-    async def _try_exchange(self, peer: NodeId) -> None:
-        try:
-            await self.exchange(peer)
-        except CyxError as error:
-            log.info("peer exchange failed", peer=base58(peer), cause=str(error))
+    def jittered(self, seconds: float) -> float:
+        """The interval, 10 % more or less, so that nodes do not speak in step."""
+        return seconds * (0.9 + 0.2 * self.randomness.bytes(1)[0] / 255)

@@ -37,3 +37,7 @@ class Registry:
             self._nodes = {account.node: account for account in await self.chain.nodes()}
             self._read_at_ms = now_ms
         return self._nodes
+
+    async def size_of(self, execution_class: bytes) -> int:
+        """How many nodes of a class are registered."""
+        return sum(1 for account in (await self.nodes()).values() if account.execution_class == execution_class)

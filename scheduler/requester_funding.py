@@ -5,20 +5,24 @@ Nothing is funded while the class is too small, and the reason that a job stays 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import trio
 
 from ..protocol.chain import JobAccount, OpenJob
-from ..protocol.committee import eligible
+from ..protocol.committee import draw, eligible
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import ChainUnreachable, LocalError
 from ..protocol.hashing import job_id
+from ..protocol.limits import CLASSES_ASKED_MAX, PEERS_ASKED_MAX
 from ..protocol.messages import Capability, JobAnnounce
 from ..protocol.ports import Chain, Journal, Randomness
 from ..protocol.spec import encode_spec, spec_hash
 from ..protocol.units import NodeId, base58, format_cyx
+from .auction_escrow import may_be_drawn
+from .cells import shards_for
 from .job import JobEvent
 from .orders import JobOrder
 from .presence_service import PresenceService
@@ -32,6 +36,7 @@ from .wire import Wire
 LAMPORTS_NEEDED = 20_000_000
 """Rent of the job's accounts and the fees of its transactions, with room to spare."""
 CLASS_POLL_S = 0.25
+CLASS_POLL_LAST_S = 2.0
 
 
 @dataclass(slots=True)
@@ -63,9 +68,11 @@ class Funding:
 
         Else None, and the reason with the counted causes.
         """
-        needed, best, told = self.order.k + 1, 0, -1
+        needed, best, told, rounds = self.order.k + 1, 0, -1, 0
         with trio.move_on_after(self.order.class_wait_ms / 1000):
             while True:
+                await self._look(rounds, enough=best >= needed)
+                rounds += 1
                 slot = (await self.chain.time()).slot
                 sizes = {name: await self.seatable(name, slot) for name in self.fitting()}
                 name = max(sizes, key=lambda one: (len(sizes[one]), one), default=None)
@@ -76,12 +83,42 @@ class Funding:
                 if told != best:
                     told = best
                     self.record.stage("queued", f"{best} fitting nodes are live, {needed} are needed")
-                with trio.move_on_after(CLASS_POLL_S):
+                with trio.move_on_after(min(CLASS_POLL_LAST_S, CLASS_POLL_S * rounds)):
                     await self.presence.changed.wait()
         causes = explain(await self._causes())
         seen, waited_s = len(self.presence.alive()), self.order.class_wait_ms / 1000
         short = f"{best} of the {needed} nodes needed after {waited_s:.0f} s; {seen} nodes are live in all"
         return None, f"{short}{': ' + causes if causes else ''}; nothing was funded"
+
+    async def _look(self, rounds: int, *, enough: bool) -> None:
+        """Survey the fitting classes that we see most of; while none is enough, also others that the chain names."""
+        exchange, fitting = self.presence.exchange, self.fitting()
+        if not fitting:
+            await exchange.survey()
+            fitting = self.fitting()
+        names = sorted(fitting, key=lambda name: (len(fitting[name]), name), reverse=True)[:CLASSES_ASKED_MAX]
+        if rounds and not enough:
+            registered = Counter(account.execution_class for account in (await self.registry.nodes()).values())
+            large = sorted(name for name, count in registered.items() if count > self.order.k and name not in names)
+            start = rounds * CLASSES_ASKED_MAX % max(1, len(large))
+            names += large[start : start + CLASSES_ASKED_MAX]
+        for name in names:
+            if rounds or not exchange.is_fresh(name):
+                await exchange.survey(name)
+
+    async def look_for(self, account: JobAccount, slot_hash: bytes) -> None:
+        """Before the draw: find out who lives among those with the lowest tickets.
+
+        In a class of one cell its nodes have told us of all. In a larger one nobody sees all, and each bidder shuns a
+        job that passed over two nodes of its own cell: so those that might be drawn are asked themselves.
+        """
+        name, exchange = account.execution_class, self.presence.exchange
+        nodes, config = await self.registry.nodes(fresh=True), await self.registry.config()
+        could = [node for node, registered in nodes.items() if may_be_drawn(registered, account, config.minimum_stake)]
+        if shards_for(await self.registry.size_of(name)) > 1:
+            await exchange.probe(draw(slot_hash, account.job, could, PEERS_ASKED_MAX), name)
+        elif not exchange.is_fresh(name):
+            await exchange.survey(name)
 
     async def _causes(self) -> list[str]:
         slot = (await self.chain.time()).slot

@@ -59,6 +59,7 @@ class ChainWatch:
         slot_hash = await chain.slot_hash(account.open_slot)
         if slot_hash is None:
             return
+        await self.funding.look_for(account, slot_hash)
         could = await self.funding.seatable(account.execution_class, account.open_slot)
         committee = draw(slot_hash, self.record.job, could, account.k)
         if len(committee) < account.k:

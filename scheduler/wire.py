@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import trio
 
-from ..protocol.envelope import Signed, open_as, seal
+from ..protocol.envelope import Opener, Signed, open_any, open_as, seal
 from ..protocol.errors import CyxError, PeerUnreachable, Refusal, RemoteError
 from ..protocol.identity import KeyPair
 from ..protocol.limits import GOSSIP_QUEUE_MAX, REQUEST_TIMEOUT_S
@@ -48,6 +48,7 @@ class Wire:
     key: KeyPair
     genesis: bytes
     clock: Clock
+    opener: Opener = open_any
 
     @property
     def me(self) -> NodeId:
@@ -132,7 +133,8 @@ class Wire:
         opened: OrderedDict[bytes, Signed[msgspec.Struct]] = OrderedDict()
 
         def validate(message: GossipMessage) -> GossipVerdict:
-            verdict, signed, reason = check_gossip(message.data, self.genesis, kinds, self.clock.unix_ms())
+            now_ms = self.clock.unix_ms()
+            verdict, signed, reason = check_gossip(message.data, self.genesis, kinds, now_ms, self.opener)
             if signed is not None:
                 opened[message.data] = signed
                 if len(opened) > 2 * GOSSIP_QUEUE_MAX:

@@ -6,6 +6,7 @@ Round trips are typical medians between data centres of large cloud operators, i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 
 from ..protocol.units import NodeId
@@ -24,6 +25,7 @@ _ROUND_TRIPS_MS = (
 )
 
 
+@lru_cache(maxsize=len(REGIONS) ** 2)
 def one_way_s(region: str, other: str) -> float:
     """Half a round trip, in seconds."""
     return _ROUND_TRIPS_MS[REGIONS.index(region)][REGIONS.index(other)] / 2000

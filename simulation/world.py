@@ -39,6 +39,7 @@ from ..scheduler.node import Node, Ports, open_node, open_presence, open_request
 from ..scheduler.requester_service import News, RequesterService
 from .clock import START_S, SeededRandomness, VirtualClock
 from .geography import Geography
+from .opened import OpenedMemo
 from .plan import PROFILES, SECONDS_PER_STEP, Plan, place
 from .trace import Trace
 from .work import MeteredRunner, WorkLog
@@ -47,6 +48,8 @@ LAMPORTS = 10**10
 NODE_MICRO_CYX = 300 * MICRO
 REQUESTER_MICRO_CYX = 10_000 * MICRO
 BLOB_QUOTA_BYTES = 1 << 30
+GRAIN_S = 0.002
+"""Arrivals happen at multiples of it: a tick of virtual time serves all nodes at once."""
 
 log = structlog.get_logger()
 
@@ -90,6 +93,7 @@ class World:
     peers: list[Peer] = field(default_factory=list)
     requesters: list[Peer] = field(default_factory=list)
     work: WorkLog = field(default_factory=WorkLog)
+    opened: OpenedMemo = field(default_factory=OpenedMemo)
 
     def new_peer(self, name: str, *, micro_cyx: int, class_name: str = "class0", **settings: Any) -> Peer:
         """A funded identity at a place that follows from the seed."""
@@ -121,6 +125,7 @@ class World:
             journal=peer.journal,
             clock=peer.clock,
             randomness=SeededRandomness(Random(f"{self.plan.seed}/{peer.name}/{peer.lives}")),
+            opener=self.opened,
         )
 
     async def start(self, peer: Peer) -> None:
@@ -168,7 +173,7 @@ class World:
         async with (
             ports.transport.run(),
             open_presence(
-                ports.key, ports.transport, self.cluster.genesis_hash, ports.clock, ports.randomness, ()
+                ports.key, ports.transport, self.cluster.genesis_hash, ports.clock, ports.randomness, (), ports.opener
             ) as presence,
         ):
             task_status.started(presence.wire.transport.addresses())
@@ -183,7 +188,9 @@ async def open_world(plan: Plan) -> AsyncIterator[World]:
     await ensure_genesis(cluster)
     profile, trace = PROFILES[plan.faults], Trace()
     geography = Geography(jitter=profile.jitter)
-    network = MemoryNetwork(Random(f"{plan.seed}/network"), latency=geography.latency, loss=profile.loss)
+    network = MemoryNetwork(
+        Random(f"{plan.seed}/network"), latency=geography.latency, loss=profile.loss, grain_s=GRAIN_S
+    )
     network.traffic = trace.traffic
     async with network.run(), trio.open_nursery() as nursery:
         nursery.start_soon(tick, cluster, lambda: START_S + int(trio.current_time()))

@@ -65,7 +65,7 @@ async def add_bidder(world: World, play: Play) -> NodeId:
             for node in world.nodes.values():
                 await wire.transport.connect(node.context.wire.transport.addresses()[0])
             async with wire.listen(topic, MARKET_KINDS) as messages:
-                await wire.publish(presence_topic(), offer_of(world, wire))
+                await wire.publish(presence_topic(runner.execution_class), offer_of(world, wire))
                 task_status.started()
                 async for signed in messages:
                     if isinstance(signed.message, JobAnnounce):

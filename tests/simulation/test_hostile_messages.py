@@ -52,7 +52,7 @@ async def pelt(world: World, attackers: list[tuple[KeyPair, Any]], rng: random.R
     """Send for ever, to everybody, over gossip and by hand."""
     genesis = next(iter(world.nodes.values())).context.wire.genesis
     execution_class = next(iter(world.nodes.values())).context.runner.execution_class
-    topics = [market_topic(execution_class), presence_topic()]
+    topics = [market_topic(execution_class), presence_topic(execution_class)]
     ids = [*world.nodes, world.key("requester").node_id]
     while True:
         jobs: list[bytes] = [job for node in world.nodes.values() for job in node.market.rooms.by_job] or [bytes(32)]

@@ -92,6 +92,7 @@ def test_an_announce_without_an_address_is_rejected() -> None:
 
 
 def test_topics_are_named_by_the_law() -> None:
-    assert presence_topic() == "cyx/1/presence/0"
+    assert presence_topic(bytes(range(32))) == "cyx/1/presence/0001020304050607"
+    assert presence_topic(bytes(range(32)), 4, 3) == "cyx/1/presence/0001020304050607/4-3"
     assert market_topic(b"\xab" * 32) == "cyx/1/market/" + "ab" * 8
     assert job_topic(b"\xcd" * 32) == "cyx/1/jobs/" + "cd" * 16

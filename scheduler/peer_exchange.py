@@ -1,0 +1,275 @@
+"""Learns from peers who else is there, and keeps us connected (DESIGN 3).
+
+Peers come from the bootstrap list and from what peers tell: the answer to a PeersRequest holds signed capability
+records and heartbeats. A recent one makes its author live, if we are to hear of that author's death; others are only
+addresses to dial. While connections to our own class are short we ask often, otherwise once in EXCHANGE_INTERVAL_S. A
+bootstrap node has many to serve: who has peers enough hangs up.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+import trio
+
+from ..protocol.envelope import Signed, open_as
+from ..protocol.errors import CyxError, RemoteError
+from ..protocol.limits import (
+    EXCHANGE_INTERVAL_S,
+    EXCHANGE_SHORT_S,
+    FRAME_MAX_BYTES,
+    HEARTBEAT_INTERVAL_MS,
+    PEER_EXCHANGE_MAX,
+    PEERS_ASKED_MAX,
+    PEERS_KNOWN_MAX,
+    PEERS_WANTED,
+    PROBE_TIMEOUT_S,
+    REQUEST_TIMEOUT_S,
+    RUMOUR_AGE_MAX_MS,
+)
+from ..protocol.messages import Capability, Heartbeat, PeersAnswer, PeersRequest
+from ..protocol.units import NodeId, base58
+from .presence import Member, Met
+from .wire import PEERS
+
+if TYPE_CHECKING:
+    from .presence_service import PresenceService
+
+LONELY_S = 1.0
+"""Between exchanges while nobody is known."""
+ANSWER_NODES_MAX = 63
+"""With two records each and our own they fit a PeersAnswer."""
+ANSWER_MAX_BYTES = FRAME_MAX_BYTES * 3 // 4
+SURVEY_NODES = 2
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class PeerExchange:
+    """Of one PresenceService. `_candidates` are nodes that we can dial but that are not in our sight, by class."""
+
+    presence: PresenceService
+    _candidates: OrderedDict[NodeId, bytes] = field(default_factory=OrderedDict)
+    _roots: set[NodeId] = field(default_factory=set)
+    _asked_at_s: float = float("-inf")
+    _surveyed_at_s: dict[bytes, float] = field(default_factory=dict)
+
+    # answering ------------------------------------------------------------------------------------------------------
+
+    async def answer(self, peer: NodeId, payload: bytes) -> bytes:
+        """Whom we know, for a peer that asks."""
+        wire = self.presence.wire
+        asked = open_as(payload, wire.genesis, PeersRequest).message
+        if asked.capability:
+            record = wire.opener(asked.capability, wire.genesis)
+            if record.sender == peer:
+                self._believe(peer, {peer: [record]})
+        self.presence.apply(Met(peer, wire.clock.monotonic_ms()))
+        records = [own] if (own := self.presence.fresh_record()) else []
+        size = len(own)
+        for member in self._chosen(peer, asked):
+            pair = [raw for raw in (member.capability_raw, member.heartbeat_raw) if raw]
+            size += sum(map(len, pair))
+            if size > ANSWER_MAX_BYTES:
+                break
+            records += pair
+        return wire.seal(PeersAnswer(records=tuple(records)))
+
+    def _chosen(self, peer: NodeId, asked: PeersRequest) -> list[Member]:
+        """Those asked for by name, then the class in full, then some of the others."""
+        members = {n: m for n, m in self.presence.state.members.items() if m.capability_raw and n != peer}
+        named = [node for raw in asked.wanted if (node := NodeId(raw)) in members]
+        kin: list[NodeId] = []
+        if asked.execution_class:
+            kin = [
+                n for n, m in members.items() if m.capability and m.capability.execution_class == asked.execution_class
+            ]
+        others = self._rotated([n for n in members if n not in set(kin)])
+        most = 2 * PEERS_WANTED - len(kin) if asked.execution_class else PEER_EXCHANGE_MAX
+        chosen = dict.fromkeys([*named, *self._rotated(kin), *others[: max(0, most)]])
+        return [members[node] for node in list(chosen)[:ANSWER_NODES_MAX]]
+
+    def _rotated(self, nodes: list[NodeId]) -> list[NodeId]:
+        start = int.from_bytes(self.presence.randomness.bytes(2), "big") % max(1, len(nodes))
+        return nodes[start:] + nodes[:start]
+
+    # asking ---------------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        peer: NodeId,
+        execution_class: bytes = b"",
+        wanted: Iterable[NodeId] = (),
+        within_s: float = REQUEST_TIMEOUT_S,
+    ) -> bool:
+        """Ask `peer` whom it knows, and believe what is signed; whether it answered."""
+        wire = self.presence.wire
+        request = PeersRequest(
+            capability=self.presence.fresh_record(),
+            execution_class=execution_class,
+            wanted=tuple(wanted)[:PEERS_ASKED_MAX],
+        )
+        try:
+            answer: Signed[PeersAnswer] = await wire.ask(peer, PEERS, request, PeersAnswer, within_s=within_s)
+        except CyxError as error:
+            self._candidates.pop(peer, None)
+            log.info("peer exchange failed", peer=base58(peer), cause=str(error))
+            return False
+        self._believe(peer, self._opened(peer, answer.message))
+        self.presence.apply(Met(peer, wire.clock.monotonic_ms()))
+        return True
+
+    def _opened(self, peer: NodeId, answer: PeersAnswer) -> dict[NodeId, list[Signed[msgspec.Struct]]]:
+        """The records of an answer that we do not have byte for byte, by author."""
+        wire, members = self.presence.wire, self.presence.state.members
+        known = {raw for member in members.values() for raw in (member.capability_raw, member.heartbeat_raw)}
+        records: dict[NodeId, list[Signed[msgspec.Struct]]] = {}
+        for raw in answer.records:
+            if raw in known:
+                continue
+            try:
+                signed = wire.opener(raw, wire.genesis)
+            except RemoteError as error:
+                log.info("peer record dropped", peer=base58(peer), cause=str(error))
+                continue
+            records.setdefault(signed.sender, []).append(signed)
+        return records
+
+    def _believe(self, peer: NodeId, records: dict[NodeId, list[Signed[msgspec.Struct]]]) -> None:
+        """A recent record, or a peer's own, makes its author live; else its addresses are kept."""
+        now_ms = self.presence.wire.clock.unix_ms()
+        for node, signed in records.items():
+            known = self.presence.state.members.get(node)
+            offers = [one.message for one in signed if isinstance(one.message, Capability)]
+            offer = offers[0] if offers else known.capability if known is not None else None
+            if offer is None or node == self.presence.wire.me:
+                continue
+            times = [one.message.sent_at_ms for one in signed if isinstance(one.message, Capability | Heartbeat)]
+            recent = node == peer or any(abs(now_ms - at) <= RUMOUR_AGE_MAX_MS for at in times)
+            if recent and self.presence.in_sight(node, offer.execution_class):
+                for one in signed:
+                    self.presence.hear(node, one.message, one.raw)
+            else:
+                self.presence.wire.transport.learn(node, offer.addresses)
+            self._candidates[node] = offer.execution_class
+            self._candidates.move_to_end(node)
+            while len(self._candidates) > PEERS_KNOWN_MAX:
+                self._candidates.popitem(last=False)
+
+    async def survey(self, execution_class: bytes = b"", wanted: Iterable[NodeId] = ()) -> None:
+        """Ask who is there now: live nodes of the class, which hear all of their cell; bootstrap nodes while few are
+        known, or some are wanted by name."""
+        connected, alive = self.presence.wire.transport.connected(), self.presence.alive(execution_class or None)
+        order = self._rotated(sorted(alive, key=self._nearness))
+        asked = sorted(order, key=lambda node: node not in connected)[:SURVEY_NODES]
+        self._surveyed_at_s[execution_class] = trio.current_time()
+        names = tuple(wanted)
+        with trio.move_on_after(PROBE_TIMEOUT_S):
+            if names or not execution_class or len(asked) < SURVEY_NODES:
+                await self._join_roots()
+                asked += sorted(self._roots)
+            async with trio.open_nursery() as nursery:
+                for node in dict.fromkeys(asked):
+                    nursery.start_soon(self.ask, node, execution_class, names, PROBE_TIMEOUT_S)
+
+    def is_fresh(self, execution_class: bytes) -> bool:
+        """Whether a class was surveyed within a heartbeat."""
+        age_s = trio.current_time() - self._surveyed_at_s.get(execution_class, float("-inf"))
+        return age_s * 1000 < HEARTBEAT_INTERVAL_MS
+
+    async def probe(self, nodes: Iterable[NodeId], execution_class: bytes) -> None:
+        """Find out which of `nodes` live: where they are is asked of others, and whether they answer of themselves."""
+        unseen = [node for node in nodes if node not in self.presence.state.alive()][:PEERS_ASKED_MAX]
+        if unseen:
+            await self.survey(execution_class, unseen)
+            async with trio.open_nursery() as nursery:
+                for node in unseen:
+                    nursery.start_soon(self.ask, node, execution_class, (), PROBE_TIMEOUT_S)
+
+    # connections ----------------------------------------------------------------------------------------------------
+
+    async def reach(self, nodes: list[NodeId]) -> int:
+        """Connect to up to PEERS_WANTED of `nodes` at once; returns to how many of them there is a connection."""
+        transport = self.presence.wire.transport
+        with trio.move_on_after(PROBE_TIMEOUT_S):
+            async with trio.open_nursery() as nursery:
+                for node in nodes[:PEERS_WANTED]:
+                    if node not in transport.connected():
+                        nursery.start_soon(self.ask, node)
+        return len(transport.connected().intersection(nodes))
+
+    async def keep_connected(self) -> None:
+        """Look for peers until cancelled."""
+        while True:
+            idle_s = trio.current_time() - self._asked_at_s
+            if idle_s >= self.presence.jittered(EXCHANGE_INTERVAL_S) or self._missing():
+                self._asked_at_s = trio.current_time()
+                await self._round()
+            await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin() else LONELY_S))
+
+    def _class(self) -> bytes:
+        cells = self.presence.cells()
+        return cells[0].execution_class if cells else b""
+
+    def _kin(self) -> list[NodeId]:
+        """Nodes that we want connections to: of our class; of any class for who offers nothing."""
+        own = self._class()
+        known = {node: name for node, name in self._candidates.items() if not own or name == own}
+        return sorted({*known, *self.presence.alive(own or None)}, key=self._nearness)
+
+    def _nearness(self, node: NodeId) -> bytes:
+        """An order of our own, so that not everybody dials the same nodes."""
+        return sha256(self.presence.wire.me + node).digest()
+
+    def _missing(self) -> bool:
+        """Whether connections are short, for who has somewhere to begin."""
+        kin, connected = self._kin(), self.presence.wire.transport.connected()
+        short = len(connected.intersection(kin)) < min(PEERS_WANTED, max(1, len(kin)))
+        return short and bool(self.presence.bootstrap or self.presence.offer)
+
+    async def _round(self) -> None:
+        """Ask the bootstrap nodes or one peer, dial what is missing, and leave the bootstrap nodes to others."""
+        transport, own = self.presence.wire.transport, self._class()
+        await self._join_roots()
+        asked = [*sorted(self._roots & transport.connected()), *self._rotated(sorted(transport.connected()))[:1]]
+        for node in dict.fromkeys(asked):
+            await self.ask(node, own)
+        if not own and self.presence.bootstrap:
+            await self._look_closer()
+        if self.presence.bootstrap or self.presence.offer:
+            await self._dial([node for node in self._kin() if node not in transport.connected()])
+        others = transport.connected() - self._roots
+        if len(others) >= PEERS_WANTED:
+            for root in sorted(self._roots & transport.connected()):
+                await transport.disconnect(root)
+        elif not self._kin() or len(others) < PEERS_WANTED // 2:
+            await self._dial([node for node in self._candidates if node not in transport.connected()])
+
+    async def _look_closer(self) -> None:
+        """Who offers nothing asks more of the class that it saw most of."""
+        seen = [offer.execution_class for offer in self.presence.alive().values()]
+        if len(seen) >= PEERS_WANTED:
+            await self.survey(max(sorted(set(seen)), key=seen.count))
+
+    async def _dial(self, nodes: list[NodeId]) -> None:
+        own, transport = self._class(), self.presence.wire.transport
+        wanted = PEERS_WANTED - len(transport.connected().intersection(self._kin()))
+        async with trio.open_nursery() as nursery:
+            for node in nodes[: max(0, wanted)]:
+                nursery.start_soon(self.ask, node, own)
+
+    async def _join_roots(self) -> None:
+        if self._roots and self._roots <= self.presence.wire.transport.connected():
+            return
+        for address in self.presence.bootstrap:
+            try:
+                self._roots.add(await self.presence.wire.transport.connect(address))
+            except CyxError as error:
+                log.warning("bootstrap not reached", address=address, cause=str(error))
