@@ -177,10 +177,8 @@ async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) 
         async with open_client(pair, folder, place, view.observe, faucet=True) as service:
             say(f"requester  {base58(pair.node_id)}")
             before = await balances(network, pair.node_id)
-            try:
+            async with view.shown():
                 result = await service.submit(plan.place(service.blobs))
-            finally:
-                view.stop()
             after = await balances(network, pair.node_id)
         files = save_result(result, home / "results")
         if result.receipt is not None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -73,11 +75,13 @@ def load_plan(path: Path, *, budget: str | None = None, unsandboxed_ok: bool = F
     graph_bytes = _read_graph(path, order)
     graph = parse_graph(graph_bytes)
     read = _Reader(order)
-    dataset = import_dataset(_data_source(path, read.text("data", "source")))
+    with _named("dataset", "data.source"):
+        dataset = import_dataset(_data_source(path, read.text("data", "source")))
     batch_size = read.integer("training", "batch_size", 1, 65_536)
     epochs = read.integer("training", "epochs", 1, 10_000)
     steps = epochs * (dataset.train_examples // batch_size)
-    check_batch(graph, batch_size)
+    with _named("batch_size", "training.batch_size"):
+        check_batch(graph, batch_size)
     _check_fit(graph.input_shape, graph.output_shape, dataset, batch_size, steps)
     k = read.integer("verification", "k", 3, 7, 5)
     if k not in QUORUMS:
@@ -111,6 +115,15 @@ def load_plan(path: Path, *, budget: str | None = None, unsandboxed_ok: bool = F
     if order_fields["budget"] == 0:
         raise LocalError("is zero", field="job.budget_cyx", fix="offer something")
     return Plan(spec_fields, dataset, order_fields)
+
+
+@contextmanager
+def _named(field: str, name: str) -> Iterator[None]:
+    """What the executor calls `field` is called `name` in an order."""
+    try:
+        yield
+    except LocalError as error:
+        raise LocalError(error.message, field=name if error.field == field else error.field, fix=error.fix) from None
 
 
 def _check_names(order: dict[str, Any]) -> None:

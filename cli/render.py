@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import trio
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -25,6 +28,24 @@ WATERFALL = (
 )
 
 
+REMIND_S = 10.0
+WAITS = {
+    "": "the network",
+    "queued": "enough fitting nodes; nothing is funded yet",
+    "funded": "the announce",
+    "announced": "nodes to answer the announce",
+    "announced again": "nodes to answer the announce",
+    "declined": "a bid",
+    "seated": "the committee's award",
+    "awarded": "the winner to start",
+    "started": "the worker's first progress",
+    "training": "the worker's result",
+    "claimed": "the committee's verdict",
+    "settled": "the weights",
+}
+"""What a job waits for after each stage. A job that nobody settles is refunded when its refund time has come."""
+
+
 class JobView:
     """Shows the news of one job. Everything goes to `console`, so results on standard output stay clean."""
 
@@ -33,9 +54,32 @@ class JobView:
         self._bar: Progress | None = None
         self._task: Any = None
         self._began_ms: int | None = None
+        self._last, self._heard_s = "", 0.0
+
+    @asynccontextmanager
+    async def shown(self) -> AsyncIterator[None]:
+        """While the context is open, silence is explained every REMIND_S."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._remind)
+            try:
+                yield
+            finally:
+                self.stop()
+            nursery.cancel_scope.cancel()
+
+    async def _remind(self) -> None:
+        began_s = self._heard_s = trio.current_time()
+        while True:
+            await trio.sleep_until(self._heard_s + REMIND_S)
+            now_s = trio.current_time()
+            if now_s >= self._heard_s + REMIND_S:
+                self._heard_s = now_s
+                text = f"for {WAITS.get(self._last, 'the end')} ({now_s - began_s:.0f} s so far)"
+                self.console.print(f"[dim]{'':9}[/]  [yellow]{'waiting':12}[/] {text}", highlight=False)
 
     def observe(self, news: News) -> None:
         """One piece of news."""
+        self._heard_s = trio.current_time()
         if isinstance(news, Stage):
             self._stage(news)
         else:
@@ -45,6 +89,7 @@ class JobView:
         self._began_ms = stage.at_ms if self._began_ms is None else self._began_ms
         if stage.name in ("claimed", "settled", "completed", "expired"):
             self.stop()
+        self._last = stage.name if stage.name in WAITS else self._last
         seconds = (stage.at_ms - self._began_ms) / 1000
         colour = {"trouble": "red", "declined": "dim", "queued": "yellow"}.get(stage.name, "cyan")
         self.console.print(f"[dim]{seconds:7.2f} s[/]  [{colour}]{stage.name:12}[/] {stage.detail}", highlight=False)

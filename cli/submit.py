@@ -65,16 +65,13 @@ def submit_train(
     view = JobView(console)
 
     async def work() -> tuple[JobResult | None, tuple[int, int]]:
-        async with open_client(pair, folder, place, view.observe, faucet=faucet) as service:
+        async with view.shown(), open_client(pair, folder, place, view.observe, faucet=faucet) as service:
             job_order = plan.place(service.blobs)
             prices = await live_prices(service, job_order)
             console.print(f"live prices: {format_cyx(prices[0])} to {format_cyx(prices[1])} CYX", highlight=False)
             return (None if estimate else await service.submit(job_order)), prices
 
-    try:
-        result, prices = trio.run(work)
-    finally:
-        view.stop()
+    result, prices = trio.run(work)
     if result is None:
         if as_json:
             click.echo(json.dumps({"price_low_micro_cyx": prices[0], "price_high_micro_cyx": prices[1]}))

@@ -91,7 +91,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 def test_a_job_is_submitted_watched_paid_and_proven(network: Network, tmp_path: Path) -> None:
     assert network.run("chain", "airdrop", "--name", "alice", "--cyx", "50").returncode == 0
     assert network.balance("alice").micro_cyx == 50_000_000
-    order = str(order_file(tmp_path, epochs="30"))
+    order = str(order_file(tmp_path, epochs="20"))
     arguments = ("submit", "train", order, "--name", "alice", "--rpc", network.rpc, "--wait", "--json")
     with started(network.home, *arguments, log=tmp_path / "submit.log") as submit:
         _, job = until(network.working, 40, "somebody works")[-1]

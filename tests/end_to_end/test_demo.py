@@ -63,7 +63,7 @@ def test_the_money_adds_up_over_all_parties(demo: tuple[Path, dict[str, Any]]) -
     paid = sorted(c for n, c in change.items() if n.startswith("node") and c)
     assert paid == [end["cost_micro_cyx"] - end["cost_micro_cyx"] // 10]
     assert change["treasury"] > 0
-    assert sorted(bool(e) for e in earned.values()).count(True) == len(end["verified_by"])
+    assert len(end["verified_by"]) <= sum(e > 0 for e in earned.values()) <= 3
     assert all(after[name]["stake_micro_cyx"] == before[name]["stake_micro_cyx"] for name in before)
 
 
