@@ -6,6 +6,7 @@ leaves a valid, smaller world, which is what makes a failure shrinkable.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -132,36 +133,38 @@ class Happening:
 
 
 def schedule(plan: Plan) -> list[Happening]:
-    """All happenings of a plan in the order of time."""
+    """All happenings of a plan in the order of time.
+
+    Each job and each node draws its own fate, so a plan with fewer of them has the same happenings, less those; and a
+    shorter one has the same troubles up to its end.
+    """
     rng, profile = Random(f"{plan.seed}/schedule"), PROFILES[plan.faults]
     end_s = plan.minutes * 60
     drawn: list[tuple[float, What]] = []
     for number in range(plan.jobs):
         at_s = WARM_UP_S + rng.random() * max(1.0, end_s - WARM_UP_S)
         drawn.append((at_s, JobArrives(number, number % max(1, plan.requesters))))
-    hours = end_s / 3600
     for node in range(plan.peers):
-        for _ in range(_poisson(rng, profile.crashes_per_hour * hours)):
-            drawn.append((_later(rng, end_s), NodeCrashes(node, 1.0 + rng.expovariate(1 / 20))))
-        if rng.random() < profile.leaves_per_hour * hours:
-            drawn.append((_later(rng, end_s), NodeLeaves(node)))
-    for _ in range(_poisson(rng, profile.splits_per_hour * hours)):
+        rng = Random(f"{plan.seed}/fate/{node}")
+        leaves = next(_times(rng, profile.leaves_per_hour, end_s), None)
+        if leaves is not None:
+            drawn.append((leaves, NodeLeaves(node)))
+        for at_s in _times(rng, profile.crashes_per_hour, end_s):
+            drawn.append((at_s, NodeCrashes(node, 1.0 + rng.expovariate(1 / 20))))
+    rng = Random(f"{plan.seed}/splits")
+    for at_s in _times(rng, profile.splits_per_hour, end_s):
         away = tuple(sorted(rng.sample(REGIONS, rng.randint(1, 3))))
-        drawn.append((_later(rng, end_s), NetworkSplits(away, 5.0 + rng.expovariate(1 / 20))))
+        drawn.append((at_s, NetworkSplits(away, 5.0 + rng.expovariate(1 / 20))))
     drawn.sort(key=lambda one: one[0])
     happenings = [Happening(number, at_s, what) for number, (at_s, what) in enumerate(drawn)]
     return [one for one in happenings if one.number not in plan.drop]
 
 
-def _later(rng: Random, end_s: float) -> float:
-    return WARM_UP_S + rng.random() * max(1.0, end_s - WARM_UP_S)
-
-
-def _poisson(rng: Random, mean: float) -> int:
-    count, at = 0, rng.expovariate(1.0)
-    while at < mean:
-        count, at = count + 1, at + rng.expovariate(1.0)
-    return count
+def _times(rng: Random, per_hour: float, end_s: float) -> Iterator[float]:
+    """Moments of a Poisson process, after the warm-up and before the end."""
+    at_s = WARM_UP_S
+    while per_hour and (at_s := at_s + rng.expovariate(per_hour) * 3600) < end_s:
+        yield at_s
 
 
 def node_rate(plan: Plan, number: int) -> int:

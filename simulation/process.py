@@ -21,7 +21,6 @@ from .plan import Plan
 
 Tell = Callable[[float, int], None]
 MODULE = "cyxnode.simulation.process"
-STOP_TIMEOUT_S = 5.0
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -101,20 +100,17 @@ class Worlds:
     @staticmethod
     def _end(child: subprocess.Popen[str]) -> None:
         assert child.stdout is not None
+        child.kill()  # what it had to say was read, or nobody wants it
         child.stdout.close()
-        try:
-            child.wait(timeout=STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        except BaseException:
-            child.kill()
-            raise
+        child.wait()
 
 
 def _say(said: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(said) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(1)  # nobody reads any more
 
 
 def _first(error: BaseException) -> BaseException:
@@ -135,13 +131,9 @@ def main() -> None:
     plan = plan_from_json(sys.stdin.read())
     try:
         report = report_of(run_plan(plan, lambda virtual_s, jobs: _say({"virtual_s": virtual_s, "jobs": jobs})))
-    except BrokenPipeError:
-        os._exit(1)  # nobody reads any more
     except Exception as error:  # an error of our own code is a find, like a broken invariant
         traceback.print_exc()
         cause = _first(error)
-        if isinstance(cause, BrokenPipeError):
-            os._exit(1)
         report = crashed(plan.seed, plan.command(), f"the world broke down: {type(cause).__name__}: {cause}")
     _say({"report": report})
 

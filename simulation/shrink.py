@@ -1,8 +1,8 @@
 """Makes a failing plan as small as it still fails: a pure search, greedy, over ever smaller plans.
 
-First the world shrinks (shorter, fewer peers, jobs, requesters, classes, cheats, milder faults): each draws a new
-schedule, so a smaller world may hold, and then the next smaller one is tried. At last single happenings are left out
-of the schedule that remains, in halves, quarters and so on, as far as the world still fails without them.
+First the world shrinks, one measure after another and round again: milder faults, fewer cheats, shorter, fewer peers,
+jobs, requesters and classes. At last single happenings are left out of the schedule that remains, in halves, quarters
+and so on, as far as the world still fails without them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ PEERS_MIN = 4
 MINUTES_MIN = 0.5
 MILDER = {"harsh": ("none", "default"), "default": ("none",), "none": ()}
 Fails = Callable[[Plan], bool]
+Measure = Callable[[Plan], Iterator[Plan]]
+"""Plans one step smaller in one respect, the greatest steps first."""
 
 
 def shrink(plan: Plan, fails: Fails, trials_max: int = TRIALS_MAX) -> Plan:
@@ -36,32 +38,47 @@ def shrink(plan: Plan, fails: Fails, trials_max: int = TRIALS_MAX) -> Plan:
 
 
 def _shrink_world(plan: Plan, fails: Fails) -> Plan:
-    found: Plan | None = plan
-    while found is not None:
-        plan = found
-        found = next((candidate for candidate in smaller_worlds(plan) if fails(candidate)), None)
+    before: Plan | None = None
+    while plan != before:
+        before = plan
+        for measure in MEASURES:
+            found: Plan | None = plan
+            while found is not None:
+                plan = found
+                found = next((candidate for candidate in measure(plan) if fails(candidate)), None)
     return plan
 
 
-def smaller_worlds(plan: Plan) -> Iterator[Plan]:
-    """Plans one step smaller, the greatest steps first."""
+def _by_faults(plan: Plan) -> Iterator[Plan]:
     for faults in MILDER.get(plan.faults, ()):
         yield smaller(plan, faults=faults)
+
+
+def _by_cheats(plan: Plan) -> Iterator[Plan]:
     if plan.cheaters:
         yield smaller(plan, cheaters=0.0, cheats=())
     if len(plan.cheats) > 1:
         for cheat in plan.cheats:
             yield smaller(plan, cheats=(cheat,))
-    for minutes in _descents(plan.minutes, MINUTES_MIN):
-        yield smaller(plan, minutes=minutes)
-    for peers in _descents(plan.peers, max(PEERS_MIN, plan.k + 1)):
-        yield smaller(plan, peers=int(peers))
-    for jobs in _descents(plan.jobs, 0):
-        yield smaller(plan, jobs=int(jobs))
-    for requesters in _descents(plan.requesters, 1):
-        yield smaller(plan, requesters=int(requesters))
-    for classes in _descents(plan.classes, 1):
-        yield smaller(plan, classes=int(classes))
+
+
+def _by(name: str, least: Callable[[Plan], float]) -> Measure:
+    def measure(plan: Plan) -> Iterator[Plan]:
+        for value in _descents(getattr(plan, name), least(plan)):
+            yield smaller(plan, **{name: value})
+
+    return measure
+
+
+MEASURES: tuple[Measure, ...] = (
+    _by_faults,
+    _by_cheats,
+    _by("minutes", lambda plan: MINUTES_MIN),
+    _by("peers", lambda plan: max(PEERS_MIN, plan.k + 1)),
+    _by("jobs", lambda plan: 0),
+    _by("requesters", lambda plan: 1),
+    _by("classes", lambda plan: 1),
+)
 
 
 def _descents(value: float, least: float) -> Iterator[float]:
