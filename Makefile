@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test check static formatted linted typed layered program-rebuilt format bench program clean \
-	distclean
+.PHONY: help setup demo test check static formatted linted typed layered program-rebuilt format bench sim-soak program \
+	clean distclean
 
 help:
 	@echo 'make demo       set up .venv, then run a whole network and one paid job on this machine'
@@ -16,6 +16,7 @@ help:
 	@echo 'make check      format, lint, types, import contracts, program rebuild, tests: what CI runs'
 	@echo 'make format     rewrite the code in the checked format'
 	@echo 'make bench      run every script of benchmarks/'
+	@echo 'make sim-soak   play seeds without end until one fails (SOAK="--peers 50 --faults harsh" changes the world)'
 	@echo 'make program    rebuild the escrow program'
 	@echo 'make clean      remove caches and build outputs (distclean: .venv too)'
 
@@ -61,6 +62,11 @@ format: $(READY)
 bench: $(READY)
 	@set -e; for script in benchmarks/*.py; do \
 		test -e "$$script" || continue; echo "== $$script"; $(BIN)/python "$$script"; done
+
+# A new range of seeds every time: what was held yesterday says nothing new.
+SOAK ?= --peers 20 --minutes 5 --jobs 8 --faults default --cheaters 20%
+sim-soak: $(READY)
+	@$(BIN)/cyxnode sim sweep --seeds 1000000 --from $$(($$(date +%s) * 1000)) $(SOAK) $(ARGS)
 
 program: $(READY)
 	$(BIN)/python -m cyxnode.ledger.program.build

@@ -14,15 +14,19 @@ from dataclasses import dataclass, field
 from ..protocol.errors import ExecutionFailed
 from .plan import Plan
 from .process import Worlds
-from .report import Report, brief, crashed
+from .report import Report, crashed
 from .shrink import TRIALS_MAX, shrink
 
+COUNTED = ("jobs", "paid", "refunded", "cheats_tried", "cheats_caught", "cheats_paid", "cpu_seconds")
+KEPT = ("seed", "trace_hash", *COUNTED)
+"""What a sweep keeps of a world that holds: little, since there may be a million."""
 Observe = Callable[[Plan, Report], None]
 
 
 @dataclass(slots=True)
 class Sweep:
-    """What came of many seeds: reports in their order, up to the first failing one; `shrunk` is that one, small."""
+    """What came of many seeds: KEPT of each report in their order, up to the first failing one; `shrunk` is that one,
+    small."""
 
     reports: list[Report] = field(default_factory=list)
     failed: Report | None = None
@@ -71,7 +75,7 @@ def sweep(worlds: Worlds, plans: Iterable[Plan], observe: Observe, *, trials_max
     result = Sweep()
     failing: Plan | None = None
     for plan, report in play_all(worlds, plans, cores()):
-        result.reports.append(brief(report))
+        result.reports.append({name: report.get(name, 0) for name in KEPT})
         observe(plan, report)
         if report["invariants_violated"]:
             failing, result.failed = plan, report
@@ -96,11 +100,10 @@ def sweep(worlds: Worlds, plans: Iterable[Plan], observe: Observe, *, trials_max
 
 def totals(result: Sweep) -> Report:
     """A sweep as JSON: sums over its seeds, and the failure."""
-    counted = ("jobs", "paid", "refunded", "cheats_tried", "cheats_caught", "cheats_paid", "cpu_seconds")
     failed, shrunk = result.failed, result.shrunk
     return {
         "seeds": len(result.reports),
-        **{name: round(sum(report.get(name, 0) for report in result.reports), 2) for name in counted},
+        **{name: round(sum(report[name] for report in result.reports), 2) for name in COUNTED},
         "trace_hashes": {str(report["seed"]): report["trace_hash"] for report in result.reports},
         "failed_seed": None if failed is None else failed["seed"],
         "invariants_violated": [] if failed is None else failed["invariants_violated"],
