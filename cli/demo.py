@@ -166,7 +166,7 @@ async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) 
     plan = load_plan(order)
 
     def say(line: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:7.2f} s[/]  {line}", highlight=False)
+        console.print(f"[dim]{time.monotonic() - began:7.2f} s[/]  {line}", highlight=False, soft_wrap=True)
 
     async with open_network(home, nodes, say) as network:
         if not network.sandboxed:
@@ -186,7 +186,7 @@ async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) 
             show_balances(console, before, after)
             written = await trio.Path(files["receipt"]).read_bytes()
             for line in verify_receipt(load_receipt(written)):
-                console.print(f"[green]ok[/]  {line}", highlight=False)
+                console.print(f"[green]ok[/]  {line}", highlight=False, soft_wrap=True)
         if as_json:
             end = summary(result, files)
             click.echo(json.dumps({**end, "balances_before": before, "balances_after": after}))
@@ -226,5 +226,6 @@ async def _keep(console: Any, network: Network) -> None:
         "  cyxnode run --name one-more --faucet\n"
         "  cyxnode chain info",
         highlight=False,
+        soft_wrap=True,
     )
     await trio.sleep_forever()

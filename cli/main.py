@@ -88,8 +88,8 @@ def first_error(error: BaseException) -> BaseException:
 def one_line(error: CyxError) -> str:
     """What is wrong, where, and what to do about it."""
     if isinstance(error, ChainUnreachable):
-        return f"error: rpc: {error} (fix: start `cyxnode chain run`, or give --rpc URL)"
-    return f"error: {error}"
+        return f"error: rpc: {plain(str(error))} (fix: start `cyxnode chain run`, or give --rpc URL)"
+    return f"error: {plain(str(error))}"
 
 
 def usage_line(error: click.ClickException) -> str:

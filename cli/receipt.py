@@ -10,6 +10,7 @@ import click
 from ..protocol.errors import LocalError
 from ..protocol.receipt import RECEIPT_MAX_BYTES, load_receipt, verify_receipt
 from ..protocol.units import format_cyx
+from .text import plain
 
 
 @click.group()
@@ -45,9 +46,9 @@ def show(file: Path) -> None:
     """The readable fields, unchecked: run `verify` to trust them."""
     fields = load_receipt(_read(file))
     for name in ("job", "status", "reason", "requester", "worker", "completed_in_ms", "open_slot"):
-        click.echo(f"{name:16} {fields[name]}")
+        click.echo(f"{name:16} {plain(str(fields[name]))}")
     click.echo(f"{'price':16} {format_cyx(int(fields['price_micro_cyx']))} CYX")
     for name in ("paid", "result", "metrics", "transactions", "timeline_ms"):
         for inner, value in fields[name].items():
-            click.echo(f"{name + '.' + inner:32} {value}")
+            click.echo(f"{plain(name + '.' + inner):32} {plain(str(value))}")
     click.echo(f"{'verified_by':16} {', '.join(fields['verified_by'])}")

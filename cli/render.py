@@ -14,6 +14,7 @@ from rich.table import Table
 from ..protocol.messages import Progress as ProgressMessage
 from ..protocol.units import format_cyx
 from ..scheduler.requester_service import JobResult, News, Stage
+from .text import plain, unmarked
 
 WATERFALL = (
     ("fund escrow", "submitted", "funded"),
@@ -75,7 +76,7 @@ class JobView:
             if now_s >= self._heard_s + REMIND_S:
                 self._heard_s = now_s
                 text = f"for {WAITS.get(self._last, 'the end')} ({now_s - began_s:.0f} s so far)"
-                self.console.print(f"[dim]{'':9}[/]  [yellow]{'waiting':12}[/] {text}", highlight=False)
+                self.console.print(f"[dim]{'':9}[/]  [yellow]{'waiting':12}[/] {text}", highlight=False, soft_wrap=True)
 
     def observe(self, news: News) -> None:
         """One piece of news."""
@@ -92,7 +93,11 @@ class JobView:
         self._last = stage.name if stage.name in WAITS else self._last
         seconds = (stage.at_ms - self._began_ms) / 1000
         colour = {"trouble": "red", "declined": "dim", "queued": "yellow"}.get(stage.name, "cyan")
-        self.console.print(f"[dim]{seconds:7.2f} s[/]  [{colour}]{stage.name:12}[/] {stage.detail}", highlight=False)
+        self.console.print(
+            f"[dim]{seconds:7.2f} s[/]  [{colour}]{stage.name:12}[/] {unmarked(stage.detail)}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def _progress(self, news: ProgressMessage) -> None:
         if self._bar is None:
@@ -146,7 +151,7 @@ def six_lines(result: JobResult, receipt_path: str) -> list[str]:
     cost = receipt.get("paid", {}).get("amount", 0)
     lines = [
         f"job id        {receipt.get('job', '-')}",
-        f"status        {result.phase.value}" + (f": {result.reason}" if result.reason else ""),
+        f"status        {result.phase.value}" + (f": {plain(result.reason)}" if result.reason else ""),
         f"result        {uri}",
         f"receipt       {receipt_path or '-'}",
         f"completed in  {receipt.get('completed_in_ms', 0) / 1000:.2f} s",
