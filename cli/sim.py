@@ -23,6 +23,7 @@ from ..simulation.plan import PROFILES, Plan
 INVARIANT_VIOLATED = 8
 PEERS_MAX = 5_000
 SEEDS_MAX = 1_000_000
+SEED_MAX = 2**53
 Command = Callable[..., Any]
 
 
@@ -121,9 +122,9 @@ def sim() -> None:
 
 
 @sim.command("run")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Decides everything.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, SEED_MAX), help="Decides everything.")
 @plan_options
-@click.option("--drop", multiple=True, type=click.IntRange(0), help="Leave a happening out, by its number.")
+@click.option("--drop", multiple=True, type=click.IntRange(0, 1_000_000), help="Leave a happening out, by its number.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a report with plots.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def run_world(seed: int, plan_of: Callable[..., Plan], drop: tuple[int, ...], html: Path | None, as_json: bool) -> int:
@@ -158,7 +159,7 @@ def run_world(seed: int, plan_of: Callable[..., Plan], drop: tuple[int, ...], ht
 
 @sim.command("sweep")
 @click.option("--seeds", default=100, show_default=True, type=click.IntRange(1, SEEDS_MAX), help="How many.")
-@click.option("--from", "first", default=0, show_default=True, type=click.IntRange(0), help="The first seed.")
+@click.option("--from", "first", default=0, show_default=True, type=click.IntRange(0, SEED_MAX), help="The first seed.")
 @plan_options
 @click.option("--shrink", "trials", default=100, show_default=True, type=click.IntRange(0), help="Worlds to shrink by.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
@@ -192,7 +193,7 @@ def sweep_seeds(seeds: int, first: int, plan_of: Callable[..., Plan], trials: in
 
 @sim.command("compare")
 @click.option("--seeds", default=10, show_default=True, type=click.IntRange(1, SEEDS_MAX), help="How many.")
-@click.option("--from", "first", default=0, show_default=True, type=click.IntRange(0), help="The first seed.")
+@click.option("--from", "first", default=0, show_default=True, type=click.IntRange(0, SEED_MAX), help="The first seed.")
 @plan_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on standard output.")
 def compare_matchers(seeds: int, first: int, plan_of: Callable[..., Plan], as_json: bool) -> None:

@@ -46,7 +46,7 @@ class Tally:
         self.prices += [job["price_micro_cyx"] for job in paid if job["price_micro_cyx"]]
         self.trained_s += report["work_s"]["trained"]
         self.wasted_s += report["work_s"]["wasted"]
-        self.offered_s += report["virtual_seconds"] * len(report["details"]["nodes"])
+        self.offered_s += 60 * report["details"]["plan"]["minutes"] * len(report["details"]["nodes"])
 
     def add_scene(self, scene: Scene) -> None:
         """A world of a model."""
@@ -63,7 +63,8 @@ class Tally:
         self.lost += sum(job.lost for job in scene.jobs)
 
     def row(self) -> dict[str, Any]:
-        """As JSON. `utilisation` is training time over all nodes' time, `waste` its unpaid share; None of nothing."""
+        """As JSON. `utilisation` is training time over all nodes' time in the plan's minutes, `waste` the unpaid share of
+        training; None of nothing."""
         return {
             "name": self.name,
             "jobs": self.jobs,

@@ -71,7 +71,9 @@ def _list_violations(console: Console, violations: list[dict[str, Any]]) -> None
         number, at_s = violation["number"], violation["at_s"]
         when = "" if at_s is None else f" at {at_s:.3f} s"
         law = LAWS.get(number, "")
-        console.print(f"[red]violated[/]  {number}: {law}{when}: {escape(violation['text'])}", highlight=False)
+        console.print(
+            f"[red]violated[/]  {number}: {law}{when}: {escape(violation['text'])}", highlight=False, soft_wrap=True
+        )
 
 
 def _grid(title: str, *headings: str) -> Table:
