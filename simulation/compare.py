@@ -63,8 +63,10 @@ class Tally:
         self.lost += sum(job.lost for job in scene.jobs)
 
     def row(self) -> dict[str, Any]:
-        """As JSON. `utilisation` is training time over all nodes' time in the plan's minutes, `waste` the unpaid share of
-        training; None of nothing."""
+        """As JSON, None where nothing happened.
+
+        `utilisation` is training time over all nodes' time in the plan's minutes, `waste` the unpaid share of training.
+        """
         return {
             "name": self.name,
             "jobs": self.jobs,
