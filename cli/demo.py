@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -147,6 +147,8 @@ def _clear(home: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
+    with suppress(OSError):
+        home.rmdir()  # fails, as it should, where there are results
 
 
 async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) -> int:

@@ -147,4 +147,4 @@ def test_a_broken_off_demo_leaves_no_process(tmp_path: Path, sent: signal.Signal
         until(lambda: not running(below) and not left_over(tmp_path), 10, f"all ended after {sent.name}")
     assert "Traceback" not in log.read_text(errors="replace")
     if sent is not signal.SIGKILL:
-        assert [path.name for path in tmp_path.glob("cyxnode-demo-*/*")] == []
+        assert list(tmp_path.glob("cyxnode-demo-*")) == []
