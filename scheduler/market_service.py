@@ -94,9 +94,7 @@ class MarketService:
             case JobAnnounce():
                 self._open_room(Signed(signed.sender, message, signed.raw))
             case BidCommit() | BidReveal() | Decline():
-                room = self.rooms.get(message.job)
-                if room is not None and signed.sender != room.announce.sender:
-                    room.auction.gossip(Signed(signed.sender, message, signed.raw))
+                self.rooms.bidding(Signed(signed.sender, message, signed.raw))
             case AwardCertificate():
                 room = self.rooms.get(message.job)
                 if room is not None:
@@ -133,7 +131,7 @@ class MarketService:
             on_unsold=self._unsold,
             on_refused=self.rooms.refuse,
         )
-        self.rooms.by_job[job] = Room(announce, auction)
+        self.rooms.open(job, Room(announce, auction))
         log.info("announced", job=base58(job), budget=announce.message.budget, expected=len(expected))
         self._start(job, auction.finish, auction.run)
 

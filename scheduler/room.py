@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from ..protocol.envelope import Signed
-from ..protocol.limits import JOBS_OPEN_MAX, JOBS_REFUSED_MAX
+from ..protocol.limits import EARLY_MESSAGES_MAX, JOBS_OPEN_MAX, JOBS_REFUSED_MAX
 from ..protocol.messages import JobAnnounce, Outcome
 from ..protocol.units import JobId, NodeId
+from .auction_bidding import Bidding
 from .auction_service import AuctionRun
 from .auction_voting import Awarded
 from .committee_service import CaseRun
@@ -32,10 +33,14 @@ class Room:
 
 @dataclass(slots=True)
 class Rooms:
-    """At most JOBS_OPEN_MAX rooms, and the ids of announces that were not followed, so that they stay cheap."""
+    """At most JOBS_OPEN_MAX rooms, and the ids of announces that were not followed, so that they stay cheap.
+
+    What is said of a job before its announce is here waits for it: gossip keeps no order. The oldest of it goes first.
+    """
 
     by_job: dict[JobId, Room] = field(default_factory=dict)
     _refused: OrderedDict[JobId, None] = field(default_factory=OrderedDict)
+    _ahead: deque[Bidding] = field(default_factory=lambda: deque(maxlen=EARLY_MESSAGES_MAX))
 
     def get(self, job: bytes) -> Room | None:
         return self.by_job.get(JobId(job))
@@ -43,6 +48,22 @@ class Rooms:
     def knows(self, job: JobId) -> bool:
         """Whether an announce of this job was seen."""
         return job in self.by_job or job in self._refused
+
+    def bidding(self, signed: Bidding) -> None:
+        """Give a market message to its auction, now or as soon as there is one."""
+        room = self.get(signed.message.job)
+        if room is not None:
+            if signed.sender != room.announce.sender:
+                room.auction.gossip(signed)
+        elif signed.message.job not in self._refused:
+            self._ahead.append(signed)
+
+    def open(self, job: JobId, room: Room) -> None:
+        """Begin a job, with what was ahead of its announce."""
+        self.by_job[job] = room
+        for signed in [one for one in self._ahead if one.message.job == job]:
+            self._ahead.remove(signed)
+            self.bidding(signed)
 
     def refuse(self, job: JobId) -> None:
         """Forget a job whose announce is not followed, but not that it was seen."""
