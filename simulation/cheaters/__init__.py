@@ -18,7 +18,7 @@ from .requesters import GriefingRequester
 from .verifiers import CopiedVerdict, Equivocator, IdleVerdict
 from .workers import AbsentWinner, FakeHardware, ForgedLeaf, LazyWorker, VanishingWorker, WrongWeights
 
-__all__ = ["CHEATS", "Attempt", "Cheat", "Ending", "Fate", "Score", "recruit", "tally"]
+__all__ = ["CHEATS", "Attempt", "Cheat", "Ending", "Fate", "Score", "kinds_of", "recruit", "tally"]
 
 CHEATS: dict[str, type[Cheat]] = {
     kind.name: kind

@@ -202,7 +202,7 @@ class Eclipse(Meddler):
         if protocol != PEERS:
             return honest
         self.tried(node, 1.0)
-        living = [one.peer.node.presence._own_record for one in self.gang if one.peer.node is not None]
+        living = [one.peer.node.presence.own_record for one in self.gang if one.peer.node is not None]
         return self.seal(PeersAnswer(records=tuple(record for record in living if record)[:PEER_EXCHANGE_MAX]))
 
     def fate(self, key: bytes, ending: Ending) -> Fate:
