@@ -14,6 +14,7 @@ import click
 
 from .. import __version__
 from ..protocol.errors import ChainUnreachable, CyxError
+from .text import plain
 
 COMMANDS = {
     "demo": ("demo:demo", "A whole network on this machine, and one paid job."),
