@@ -1,0 +1,25 @@
+"""Small worlds with one kind of cheater, played to the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cyxnode.simulation.cheaters import Score
+from cyxnode.simulation.plan import Plan
+from cyxnode.simulation.run import Run, run_plan
+
+
+def play(kind: str, *, seed: int = 1, **changes: Any) -> tuple[Run, Score]:
+    """A world of nine peers, a third of which cheat in one way; no invariant may break."""
+    wished: dict[str, Any] = {"peers": 9, "minutes": 1.0, "jobs": 3, "requesters": 2, "cheaters": 0.34, **changes}
+    run = run_plan(Plan(seed=seed, cheats=(kind,), **wished))
+    assert run.violations == [], run.plan.command()
+    score = run.cheating[kind]
+    assert score.tried, f"no {kind} had its chance: {run.plan.command()}"
+    assert score.caught + score.paid <= score.tried
+    return run, score
+
+
+def phases(run: Run) -> list[str]:
+    """How the jobs ended, in the order of their arrival."""
+    return [job.result.phase.value if job.result is not None else "error" for job in run.jobs]
