@@ -130,7 +130,7 @@ class Gossip:
             return self._reject(sender)
         if verdict is GossipVerdict.ACCEPT:
             self._subscriptions.deliver(delivered)
-        return verdict is GossipVerdict.ACCEPT
+        return verdict in (GossipVerdict.ACCEPT, GossipVerdict.TAKEN)
 
     def _reject(self, forwarder: NodeId) -> bool:
         if self.misbehaviour.count(forwarder):

@@ -31,6 +31,7 @@ from .subscriptions import Misbehaviour, Subscriptions, check_message
 __all__ = ["MemoryNetwork", "MemoryTransport", "constant_latency"]
 _log = structlog.get_logger()
 _PRIME = 2**127 - 1
+_FORWARDED = (GossipVerdict.ACCEPT, GossipVerdict.TAKEN)
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +55,7 @@ class MemoryTransport:
         self._links: dict[NodeId, Link] = {}
         self._seen: OrderedDict[int, _Flood] = OrderedDict()
         self._picks: dict[str, frozenset[NodeId]] = {}
-        self._meshes: dict[str, tuple[Link, ...]] = {}
+        self._meshes: dict[str, _Ears] = {}
         self._handlers: trio.Nursery | None = None
         self._ran = False
 
@@ -220,50 +221,47 @@ class MemoryTransport:
 
     def _forget_meshes(self) -> None:
         """A connection or a subscription changed here: neighbours pick anew, and theirs may be picked no longer."""
+        self._meshes.clear()
         for near in (self, *self._neighbours()):
-            near._picks.clear()
-            near._meshes.clear()
-            for far in near._neighbours():
-                far._meshes.clear()
+            if near._picks:
+                near._picks.clear()
+                near._meshes.clear()
+                for far in near._neighbours():
+                    far._meshes.clear()
 
     def _neighbours(self) -> list[MemoryTransport]:
         """Connected nodes that have joined any topic: others are in no mesh."""
         ends = (link.other(self._node_id) for link in self._links.values())
         return [end for end in ends if end._subscriptions]
 
-    def _ears(self, topic: str) -> tuple[Link, ...]:
-        """Connections to nodes that have joined a topic."""
-        me = self._node_id
-        return tuple(link for link in self._links.values() if topic in link.other(me)._subscriptions)
+    def _ears(self, topic: str) -> _Ears:
+        """Connected nodes that have joined a topic."""
+        ends = ((node, link.other(self._node_id), link) for node, link in self._links.items())
+        return tuple(ear for ear in ends if topic in ear[1]._subscriptions)
 
     def _picked(self, topic: str) -> frozenset[NodeId]:
         """The GOSSIP_DEGREE neighbours that we graft: those next to us in an order of the topic's own."""
         picks = self._picks.get(topic)
         if picks is None:
             me, salt = int.from_bytes(self._node_id, "big"), int.from_bytes(sha256(topic.encode()).digest(), "big")
-            nodes = [link.other(self._node_id)._node_id for link in self._ears(topic)]
+            nodes = [node for node, _, _ in self._ears(topic)]
             nodes.sort(key=lambda node: (int.from_bytes(node, "big") ^ me) * salt % _PRIME)
             picks = self._picks[topic] = frozenset(nodes[:GOSSIP_DEGREE])
         return picks
 
-    def _mesh(self, topic: str) -> tuple[Link, ...]:
-        """Connections along which we forward: those that either end has grafted."""
+    def _mesh(self, topic: str) -> _Ears:
+        """Those that we forward to: either end has grafted the other."""
         mesh = self._meshes.get(topic)
         if mesh is None:
             me, picked = self._node_id, self._picked(topic)
-            mesh = self._meshes[topic] = tuple(
-                link
-                for link in self._ears(topic)
-                if (far := link.other(me))._node_id in picked or me in far._picked(topic)
-            )
+            mesh = tuple(ear for ear in self._ears(topic) if ear[0] in picked or me in ear[1]._picked(topic))
+            self._meshes[topic] = mesh
         return mesh
 
-    def _spread(self, flood: _Flood, links: tuple[Link, ...]) -> None:
-        """Send along `links` to whoever would not have it sooner."""
+    def _spread(self, flood: _Flood, ears: _Ears) -> None:
+        """Send to whoever would not have it sooner."""
         me, now, network, arrivals = self._node_id, trio.current_time(), self._network, flood.arrivals
-        for link in links:
-            far = link.other(me)
-            node = far._node_id
+        for node, far, link in ears:
             earlier = arrivals.get(node)
             if (earlier is not None and earlier <= now) or node == flood.author or network.lost():
                 continue
@@ -279,8 +277,9 @@ class MemoryTransport:
         self._remember(flood)
         message = GossipMessage(flood.topic, flood.author, forwarder, flood.data)
         verdict = self._subscriptions.judge(message)
-        if verdict is GossipVerdict.ACCEPT:
-            self._subscriptions.deliver(message)
+        if verdict in _FORWARDED:
+            if verdict is GossipVerdict.ACCEPT:
+                self._subscriptions.deliver(message)
             self._spread(flood, self._mesh(flood.topic))
         elif verdict is GossipVerdict.REJECT and self._misbehaviour.count(forwarder):
             link.cut()
@@ -289,3 +288,7 @@ class MemoryTransport:
         self._seen[id(flood)] = flood
         while len(self._seen) > GOSSIP_SEEN_MAX:
             self._seen.popitem(last=False)
+
+
+_Ears = tuple[tuple[NodeId, MemoryTransport, Link], ...]
+"""Who hears a topic next door: its name, its transport, and the connection to it."""

@@ -18,9 +18,11 @@ from .units import JobId, NodeId
 
 
 class GossipVerdict(Enum):
-    """What a validator says of a gossip message: REJECT also costs the forwarder."""
+    """What a validator says of a gossip message: REJECT also costs the forwarder; TAKEN is an ACCEPT of what the
+    validator has already dealt with, so that it is forwarded but not delivered."""
 
     ACCEPT = "accept"
+    TAKEN = "taken"
     IGNORE = "ignore"
     REJECT = "reject"
 

@@ -212,7 +212,7 @@ class PeerExchange:
             if idle_s >= self.presence.jittered(EXCHANGE_INTERVAL_S) or self._missing():
                 self._asked_at_s = trio.current_time()
                 await self._round()
-            await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin() else LONELY_S))
+            await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin_unsorted() else LONELY_S))
 
     def _class(self) -> bytes:
         cells = self.presence.cells()
@@ -220,9 +220,12 @@ class PeerExchange:
 
     def _kin(self) -> list[NodeId]:
         """Nodes that we want connections to: of our class; of any class for who offers nothing."""
+        return sorted(self._kin_unsorted(), key=self._nearness)
+
+    def _kin_unsorted(self) -> set[NodeId]:
         own = self._class()
-        known = {node: name for node, name in self._candidates.items() if not own or name == own}
-        return sorted({*known, *self.presence.alive(own or None)}, key=self._nearness)
+        known = {node for node, name in self._candidates.items() if not own or name == own}
+        return known | self.presence.alive(own or None).keys()
 
     def _nearness(self, node: NodeId) -> bytes:
         """An order of our own, so that not everybody dials the same nodes."""
@@ -230,8 +233,8 @@ class PeerExchange:
 
     def _missing(self) -> bool:
         """Whether connections are short, for who has somewhere to begin."""
-        kin, connected = self._kin(), self.presence.wire.transport.connected()
-        short = len(connected.intersection(kin)) < min(PEERS_WANTED, max(1, len(kin)))
+        kin, connected = self._kin_unsorted(), self.presence.wire.transport.connected()
+        short = len(connected & kin) < min(PEERS_WANTED, max(1, len(kin)))
         return short and bool(self.presence.bootstrap or self.presence.offer)
 
     async def _round(self) -> None:
@@ -249,7 +252,7 @@ class PeerExchange:
         if len(others) >= PEERS_WANTED:
             for root in sorted(self._roots & transport.connected()):
                 await transport.disconnect(root)
-        elif not self._kin() or len(others) < PEERS_WANTED // 2:
+        elif not self._kin_unsorted() or len(others) < PEERS_WANTED // 2:
             await self._dial([node for node in self._candidates if node not in transport.connected()])
 
     async def _look_closer(self) -> None:
@@ -260,7 +263,7 @@ class PeerExchange:
 
     async def _dial(self, nodes: list[NodeId]) -> None:
         own, transport = self._class(), self.presence.wire.transport
-        wanted = PEERS_WANTED - len(transport.connected().intersection(self._kin()))
+        wanted = PEERS_WANTED - len(transport.connected() & self._kin_unsorted())
         async with trio.open_nursery() as nursery:
             for node in nodes[: max(0, wanted)]:
                 nursery.start_soon(self.ask, node, own)

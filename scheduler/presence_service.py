@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import structlog
 import trio
 
+from ..protocol.envelope import Signed
 from ..protocol.errors import CyxError
 from ..protocol.limits import (
     CAPABILITIES_PER_INTERVAL,
@@ -173,16 +175,16 @@ class PresenceService:
             await trio.sleep(self.jittered(CELL_REVIEW_S))
 
     async def _listen(self, cell: Cell, task_status: Any) -> None:
+        def heard(signed: Signed[msgspec.Struct]) -> None:
+            message = signed.message
+            if not isinstance(message, Capability) or cell.holds(signed.sender, message.execution_class):
+                self.hear(signed.sender, message, signed.raw)
+
         with trio.CancelScope() as scope:
-            async with self.wire.listen(cell.topic, PRESENCE_KINDS) as messages:
+            async with self.wire.attend(cell.topic, PRESENCE_KINDS, heard):
                 self._cells[cell] = scope
                 task_status.started()
-                async for signed in messages:
-                    if isinstance(signed.message, Heartbeat) or self._of_cell(cell, signed.sender, signed.message):
-                        self.hear(signed.sender, signed.message, signed.raw)
-
-    def _of_cell(self, cell: Cell, node: NodeId, message: object) -> bool:
-        return isinstance(message, Capability) and cell.holds(node, message.execution_class)
+                await trio.sleep_forever()
 
     async def _leave(self, old: Cell, new: Cell) -> None:
         await trio.sleep(self.jittered(1.2 * CELL_REVIEW_S))

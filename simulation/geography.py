@@ -38,11 +38,14 @@ class Geography:
     jitter: float = 0.0
     region: dict[NodeId, str] = field(default_factory=dict)
     slow: dict[NodeId, float] = field(default_factory=dict)
+    _known: dict[tuple[NodeId, NodeId], float] = field(default_factory=dict)
 
     def latency(self, sender: NodeId, receiver: NodeId, rng: Random) -> float:
         """One-way delay in seconds: the distance, times an exponential jitter, times slow links. Reordering follows
         from the jitter, since each gossip message draws its own."""
-        base = one_way_s(self.region.get(sender, REGIONS[0]), self.region.get(receiver, REGIONS[0]))
-        factor = max(self.slow.get(sender, 1.0), self.slow.get(receiver, 1.0))
-        stretch = 1.0 + rng.expovariate(1.0) * self.jitter if self.jitter else 1.0
-        return base * factor * stretch
+        base = self._known.get((sender, receiver))
+        if base is None:
+            base = one_way_s(self.region.get(sender, REGIONS[0]), self.region.get(receiver, REGIONS[0]))
+            base *= max(self.slow.get(sender, 1.0), self.slow.get(receiver, 1.0))
+            self._known[sender, receiver] = base
+        return base * (1.0 + rng.expovariate(1.0) * self.jitter) if self.jitter else base
