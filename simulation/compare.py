@@ -34,6 +34,8 @@ class Tally:
     wasted_s: float = 0.0
     offered_s: float = 0.0
     lost: int = 0
+    broken: int = 0
+    """Worlds that broke down, and are in no other figure."""
 
     def add_report(self, report: Report) -> None:
         """A world of the real network."""
@@ -79,6 +81,7 @@ class Tally:
             "utilisation": round(self.trained_s / self.offered_s, 6) if self.offered_s else None,
             "waste": round(self.wasted_s / self.trained_s, 4) if self.trained_s else None,
             "lost_to_matcher": self.lost,
+            "broken_worlds": self.broken,
         }
 
 
@@ -89,6 +92,8 @@ def compare(worlds: Worlds, plans: Iterable[Plan], observe: Observe) -> list[dic
         observe(plan, report)
         if "details" in report:
             ours.add_report(report)
+        else:
+            ours.broken += 1
         for tally in others:
             tally.add_scene(play_baseline(tally.name, plan))
     return [tally.row() for tally in (ours, *others)]

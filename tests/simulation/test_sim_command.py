@@ -148,5 +148,6 @@ def test_comparison_has_a_row_for_each_way() -> None:
     end = subprocess.run(sim("compare", "--seeds", "1", *TINY, "--json"), capture_output=True, text=True, check=True)
     rows = json.loads(end.stdout)
     assert rows[0]["name"] == "cyxnode" and len(rows) == 6
+    assert {row["broken_worlds"] for row in rows} == {0}, end.stderr
     assert {row["jobs"] for row in rows} == {2}
     assert all(row["completed"] <= 2 and row["utilisation"] >= 0 for row in rows)
