@@ -177,6 +177,7 @@ ESCROW_POLL_S = 0.2
 SEAT_POLL_S = 0.15
 CHAIN_RETRY_S = 2.0
 FETCH_TRIES_MAX = 3
+REPLAY_TRIES_MAX = 3
 FETCH_RETRY_S = 0.5
 PREPARE_DELAY_S = 2.0
 """After the worker's start: a verifier's own warm-up must not take CPU from it on a shared machine."""

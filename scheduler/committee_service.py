@@ -15,9 +15,9 @@ import trio
 from ..protocol import codec
 from ..protocol.award import JobTerms
 from ..protocol.envelope import Signed, open_as
-from ..protocol.errors import PeerUnreachable, Refusal, RemoteError
+from ..protocol.errors import ExecutionFailed, LocalError, PeerUnreachable, Refusal, RemoteError
 from ..protocol.hashing import trace_digest, verdict_commitment
-from ..protocol.limits import CONFIRM_TIMEOUT_S, PREPARE_DELAY_S, VERDICT_REVEAL_WAIT_MS
+from ..protocol.limits import CONFIRM_TIMEOUT_S, PREPARE_DELAY_S, REPLAY_TRIES_MAX, VERDICT_REVEAL_WAIT_MS
 from ..protocol.messages import (
     JobAnnounce,
     Opening,
@@ -216,10 +216,18 @@ class CaseRun:
 
     async def _replay_samples(self) -> None:
         samples = samples_of(self.terms, self.context.wire.me, self._nonce())
-        try:
-            report = await (await self._replayer()).check(samples)
-        except (RemoteError, PeerUnreachable) as error:
-            report = ReplayReport(False, -1, str(error), [])
+        for attempt in range(1, REPLAY_TRIES_MAX + 1):
+            try:
+                report = await (await self._replayer()).check(samples)
+                break
+            except (RemoteError, PeerUnreachable) as error:
+                report = ReplayReport(False, -1, str(error), [])
+                break
+            except (ExecutionFailed, LocalError) as error:
+                # our own process or disk failed, which says nothing of the worker
+                log.warning("replay failed here", job=base58(self.job), attempt=attempt, cause=str(error))
+                if attempt == REPLAY_TRIES_MAX:
+                    raise
         self._report = report
         self.apply(machine.SamplesReplayed(report.ok, report.mismatch_segment, report.reason, self._now()))
 

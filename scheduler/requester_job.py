@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import count
 
+import msgspec
 import structlog
 import trio
 
 from ..protocol.chain import CloseJob, Verdict
+from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import CyxError, PeerUnreachable, RemoteError
 from ..protocol.limits import BLOB_MAX_BYTES, OUTCOME_PATIENCE_S, PEERS_CONNECTED_MAX
+from ..protocol.messages import JobAnnounce
 from ..protocol.units import base58
 from ..protocol.validation import market_topic
 from .data_service import DataService
@@ -30,7 +34,8 @@ from .supervision import plain_nursery
 from .wire import ANNOUNCE, Wire
 
 ANNOUNCE_AGAIN_S = 0.5
-ANNOUNCES_MAX = 20
+ANNOUNCE_LATER_S = 10.0
+ANNOUNCES_QUICK = 10
 EVENTS = {Verdict.OK: JobEvent.SETTLED, Verdict.UNSOLD: JobEvent.UNSOLD, Verdict.CANCELLED: JobEvent.CANCELLED}
 
 log = structlog.get_logger()
@@ -80,28 +85,35 @@ class JobRun:
             self.record.trouble(str(error))
 
     async def _announce(self, topic: str, listener: Listener) -> None:
-        """Until somebody answers: gossip may be lost, and nodes know a job that they have heard of by its id.
+        """Until somebody answers or the job ends: gossip may be lost, and nodes know by its id what they have heard of.
 
         From the second time on the nodes of the class are also told by hand.
         """
-        announce = self.record.announce
+        record = self.record
+        announce = record.announce
         if announce is None:
             return
-        for number in range(ANNOUNCES_MAX):
+        for number in count():
+            if number:
+                announce = record.announce = self._dated_now(announce)
             await self.wire.transport.publish(topic, announce.raw)
             if number:
                 nodes = sorted(self.funding.fitting().get(announce.message.execution_class, {}))
                 await self.wire.tell_all(
                     tuple(nodes[:PEERS_CONNECTED_MAX]), ANNOUNCE, announce.raw, within_s=ANNOUNCE_AGAIN_S
                 )
-            if number == 0:
-                self.record.event(JobEvent.ANNOUNCED, "gossiped")
-                self.record.stage("announced", topic)
+                record.stage("announced again", "nobody has answered yet")
             else:
-                self.record.stage("announced again", "nobody has answered yet")
-            await trio.sleep(ANNOUNCE_AGAIN_S)
+                record.event(JobEvent.ANNOUNCED, "gossiped")
+                record.stage("announced", topic)
+            await trio.sleep(ANNOUNCE_AGAIN_S if number < ANNOUNCES_QUICK else ANNOUNCE_LATER_S)
             if listener.heard:
                 return
+
+    def _dated_now(self, announce: Signed[JobAnnounce]) -> Signed[JobAnnounce]:
+        """The same announce with a fresh date: nobody follows one that is older than CLOCK_SKEW_MS."""
+        fresh = msgspec.structs.replace(announce.message, sent_at_ms=self.wire.clock.unix_ms())
+        return open_as(self.wire.seal(fresh), self.wire.genesis, JobAnnounce)
 
     # the end --------------------------------------------------------------------------------------------------------
 
