@@ -51,7 +51,7 @@ STEPS_MAX = 1_000_000
 VERDICT_COMMIT_WAIT_MS = 60_000
 VERDICT_REVEAL_WAIT_MS = 10_000
 SETTLE_ROUND_MS = 3_000
-SETTLE_ROUNDS_MAX = 10
+SETTLE_ROUNDS_MAX = 64
 
 # counts
 QUORUMS = {3: 2, 5: 3, 7: 5}
@@ -192,7 +192,9 @@ CELL_NODES_MAX = 64
 CAPABILITIES_PER_INTERVAL = 16
 """Capability records per CAPABILITY_INTERVAL_MS and cell: in larger cells each node speaks more seldom."""
 CELL_REVIEW_S = 600.0
-"""How often a node looks whether its class has outgrown its cells; it speaks in the old cell for as long again."""
+"""How often a node looks whether its class has outgrown its cells, give or take 10 %."""
+CELL_LINGER_S = 720.0
+"""How long it then still speaks in the old cells: longer than anyone takes to notice."""
 PEERS_WANTED = 8
 """Connections to nodes of one's own class (of any, for who offers nothing)."""
 PEERS_ASKED_MAX = 32

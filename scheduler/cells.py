@@ -27,9 +27,9 @@ class Cell:
         """Where its nodes speak."""
         return presence_topic(self.execution_class, self.shards, self.shard)
 
-    def holds(self, node: NodeId, execution_class: bytes) -> bool:
-        """Whether a node of that class speaks here."""
-        return execution_class == self.execution_class and shard_of(node, self.shards) == self.shard
+    def holds(self, node: NodeId) -> bool:
+        """Whether a node of the class speaks here."""
+        return self.shards == 1 or shard_of(node, self.shards) == self.shard
 
 
 def shards_for(registered: int) -> int:
@@ -49,3 +49,9 @@ def cell_of(node: NodeId, execution_class: bytes, registered: int) -> Cell:
     """Where a node speaks and listens while so many nodes of its class are registered."""
     shards = shards_for(registered)
     return Cell(execution_class, shards, shard_of(node, shards))
+
+
+def coarser(cell: Cell) -> list[Cell]:
+    """The cells that `cell` was cut from, whole class first."""
+    halvings = range(cell.shards.bit_length() - 1, 0, -1)
+    return [Cell(cell.execution_class, cell.shards >> by, cell.shard >> by) for by in halvings]

@@ -83,7 +83,10 @@ class PeerExchange:
         return wire.seal(PeersAnswer(records=tuple(records)))
 
     def _chosen(self, peer: NodeId, asked: PeersRequest) -> list[Member]:
-        """Those asked for by name, then the class in full, then some of the others."""
+        """Those asked for by name, then the class in full, then some of the others.
+
+        Who offers something and names no class has peers enough, and only shows that it lives.
+        """
         members = {n: m for n, m in self.presence.state.members.items() if m.capability_raw and n != peer}
         named = [node for raw in asked.wanted if (node := NodeId(raw)) in members]
         kin: list[NodeId] = []
@@ -92,7 +95,10 @@ class PeerExchange:
                 n for n, m in members.items() if m.capability and m.capability.execution_class == asked.execution_class
             ]
         others = self._rotated([n for n in members if n not in set(kin)])
-        most = 2 * PEERS_WANTED - len(kin) if asked.execution_class else PEER_EXCHANGE_MAX
+        if asked.execution_class:
+            most = 2 * PEERS_WANTED - len(kin)
+        else:
+            most = PEERS_WANTED if asked.capability else PEER_EXCHANGE_MAX
         chosen = dict.fromkeys([*named, *self._rotated(kin), *others[: max(0, most)]])
         return [members[node] for node in list(chosen)[:ANSWER_NODES_MAX]]
 
@@ -215,8 +221,7 @@ class PeerExchange:
             await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin_unsorted() else LONELY_S))
 
     def _class(self) -> bytes:
-        cells = self.presence.cells()
-        return cells[0].execution_class if cells else b""
+        return self.presence.cell.execution_class if self.presence.cell is not None else b""
 
     def _kin(self) -> list[NodeId]:
         """Nodes that we want connections to: of our class; of any class for who offers nothing."""
@@ -241,9 +246,10 @@ class PeerExchange:
         """Ask the bootstrap nodes or one peer, dial what is missing, and leave the bootstrap nodes to others."""
         transport, own = self.presence.wire.transport, self._class()
         await self._join_roots()
-        asked = [*sorted(self._roots & transport.connected()), *self._rotated(sorted(transport.connected()))[:1]]
-        for node in dict.fromkeys(asked):
-            await self.ask(node, own)
+        asked = sorted(self._roots & transport.connected()) or self._rotated(sorted(transport.connected()))[:1]
+        about = own if self._missing() else b""
+        for node in asked:
+            await self.ask(node, about)
         if not own and self.presence.bootstrap:
             await self._look_closer()
         if self.presence.bootstrap or self.presence.offer:

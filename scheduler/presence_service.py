@@ -19,6 +19,7 @@ from ..protocol.errors import CyxError
 from ..protocol.limits import (
     CAPABILITIES_PER_INTERVAL,
     CAPABILITY_INTERVAL_MS,
+    CELL_LINGER_S,
     CELL_REVIEW_S,
     DEAD_AFTER_MS,
     HEARTBEAT_INTERVAL_MS,
@@ -29,7 +30,7 @@ from ..protocol.ports import Randomness
 from ..protocol.units import NodeId, base58
 from ..protocol.validation import PRESENCE_KINDS
 from . import presence
-from .cells import Cell, cell_of
+from .cells import Cell, cell_of, coarser
 from .peer_exchange import PeerExchange
 from .wire import PEERS, Wire
 
@@ -73,7 +74,9 @@ class PresenceService:
     exchange: PeerExchange = field(init=False)
     own_record: bytes = b""
     _record_at_ms: int = 0
-    _cells: dict[Cell, trio.CancelScope] = field(default_factory=dict)
+    cell: Cell | None = None
+    """Where we listen and speak; None for a mere observer."""
+    _joined: dict[Cell, trio.CancelScope] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.exchange = PeerExchange(self)
@@ -89,18 +92,15 @@ class PresenceService:
             and (execution_class is None or member.capability.execution_class == execution_class)
         }
 
-    def cells(self) -> tuple[Cell, ...]:
-        """Where we speak and listen, the latest last; empty for a mere observer."""
-        return tuple(self._cells)
-
     @property
     def whole_class(self) -> bool:
         """Whether our cell holds our whole class, so that who is not alive here is not alive."""
-        return all(cell.shards == 1 for cell in self._cells)
+        return self.cell is not None and self.cell.shards == 1
 
     def in_sight(self, node: NodeId, execution_class: bytes) -> bool:
         """Whether we would hear of a node's death: it speaks in our cell, or we are a mere observer."""
-        return self.offer is None or any(cell.holds(node, execution_class) for cell in self._cells)
+        own = self.cell
+        return self.offer is None or (own is not None and own.execution_class == execution_class and own.holds(node))
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Join, then speak and listen until cancelled. Started once the cell is joined."""
@@ -155,9 +155,9 @@ class PresenceService:
     # the cell -------------------------------------------------------------------------------------------------------
 
     async def _keep_cell(self, nursery: trio.Nursery, task_status: Any) -> None:
-        """Be in the cell that the chain's count of our class says, and for a while in the one before.
+        """Be in the cell that the chain's count of our class says, and for a while in those that it was cut from.
 
-        Nodes notice at different times that their class has been cut: meanwhile they still hear one another.
+        Nodes notice at different times that their class has grown: meanwhile they still hear one another.
         """
         execution_class = self._make_record().execution_class
         while True:
@@ -165,35 +165,38 @@ class PresenceService:
                 cell = cell_of(self.wire.me, execution_class, await self.registered(execution_class))
             except CyxError as error:
                 log.warning("the size of our class is not known", cause=str(error))
-                cell = next(iter(self._cells), Cell(execution_class))
-            if cell not in self._cells:
-                for old in self._cells:
-                    nursery.start_soon(self._leave, old, cell)
-                await nursery.start(self._listen, cell)
-                task_status.started()
-                task_status = trio.TASK_STATUS_IGNORED
+                cell = self.cell or Cell(execution_class)
+            if cell != self.cell:
+                before = {*self._joined, *coarser(cell)} - {cell}
+                for one in sorted({*before, cell} - self._joined.keys(), key=lambda one: one.shards):
+                    await nursery.start(self._listen, one)
+                self.cell = cell
+                self.apply(presence.CellChanged(frozenset(n for n in self.state.members if cell.holds(n))))
+                nursery.start_soon(self._leave_later, cell)
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
             await trio.sleep(self.jittered(CELL_REVIEW_S))
 
     async def _listen(self, cell: Cell, task_status: Any) -> None:
         def heard(signed: Signed[msgspec.Struct]) -> None:
-            message = signed.message
-            if not isinstance(message, Capability) or cell.holds(signed.sender, message.execution_class):
+            message, own = signed.message, self.cell
+            if own is None or not own.holds(signed.sender):
+                return
+            if not isinstance(message, Capability) or message.execution_class == own.execution_class:
                 self.hear(signed.sender, message, signed.raw)
 
         with trio.CancelScope() as scope:
             async with self.wire.attend(cell.topic, PRESENCE_KINDS, heard):
-                self._cells[cell] = scope
+                self._joined[cell] = scope
                 task_status.started()
                 await trio.sleep_forever()
 
-    async def _leave(self, old: Cell, new: Cell) -> None:
-        await trio.sleep(self.jittered(1.2 * CELL_REVIEW_S))
-        scope = self._cells.pop(old, None)
-        if scope is not None and self._cells:
-            scope.cancel()
-            self.apply(
-                presence.CellChanged(frozenset(n for n in self.state.members if new.holds(n, new.execution_class)))
-            )
+    async def _leave_later(self, cell: Cell) -> None:
+        """All other cells than `cell`, once everyone has noticed; unless we have moved on meanwhile."""
+        await trio.sleep(CELL_LINGER_S)
+        if cell == self.cell:
+            for old in [one for one in self._joined if one != cell]:
+                self._joined.pop(old).cancel()
 
     # speaking -------------------------------------------------------------------------------------------------------
 
@@ -213,7 +216,7 @@ class PresenceService:
     async def announce_capability(self) -> None:
         """Gossip our record now: on start, and whenever it changes."""
         self._make_record()
-        for cell in list(self._cells):
+        for cell in list(self._joined):
             await self.wire.transport.publish(cell.topic, self.own_record)
 
     async def _speak_capability(self) -> None:
@@ -236,7 +239,7 @@ class PresenceService:
                 membership_digest=self.state.digest(),
             )
             raw = self.wire.seal(heartbeat)
-            for cell in list(self._cells):
+            for cell in list(self._joined):
                 await self.wire.transport.publish(cell.topic, raw)
 
     def jittered(self, seconds: float) -> float:

@@ -68,3 +68,34 @@ def test_the_digest_names_the_set_of_members() -> None:
     other = NodeId(b"o" * 32)
     assert after(beat(1, 0), beat(1, 0, other))[0].digest() == after(beat(5, 9, other), beat(7, 9))[0].digest()
     assert after(beat(1, 0))[0].digest() != after(beat(1, 0, other))[0].digest()
+
+
+def test_who_hears_seldom_remembers_the_dead_but_does_not_count_them() -> None:
+    state, _ = presence.step(Presence(forget_after_ms=90_000), offer(1, 0))
+    state, effects = presence.step(state, TimePassed(DEAD_AFTER_MS))
+    assert effects == [presence.NodeDied(NODE)]
+    assert NODE in state.members
+    assert state.alive() == {}
+    back, effects = presence.step(state, presence.Met(NODE, DEAD_AFTER_MS + 1))
+    assert effects == [presence.NodeAppeared(NODE)]
+    assert set(back.alive()) == {NODE}
+    assert presence.step(state, TimePassed(90_000)) == (Presence(forget_after_ms=90_000), [])
+
+
+def test_a_request_of_its_own_keeps_a_node_alive_and_makes_nobody_known() -> None:
+    assert after(presence.Met(NODE, 5))[0].members == {}
+    assert after(offer(1, 0), presence.Met(NODE, 25_000), TimePassed(DEAD_AFTER_MS))[1] == []
+
+
+def test_who_moves_to_another_cell_loses_sight_of_others_without_a_death() -> None:
+    other = NodeId(b"o" * 32)
+    state, effects = after(offer(1, 0), beat(1, 0, other), presence.CellChanged(frozenset({other})))
+    assert set(state.members) == {other}
+    assert effects == []
+
+
+def test_the_next_wake_is_the_next_silence_that_matters() -> None:
+    assert Presence().next_wake_ms() is None
+    state, _ = after(offer(1, 100), beat(1, 50, NodeId(b"o" * 32)))
+    assert state.next_wake_ms() == 50 + SUSPECT_AFTER_MS
+    assert presence.step(state, TimePassed(150 + SUSPECT_AFTER_MS))[0].next_wake_ms() == 50 + DEAD_AFTER_MS

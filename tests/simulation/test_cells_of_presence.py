@@ -1,0 +1,98 @@
+"""Presence at work: classes do not hear one another, a class cut into shards still does jobs, few messages suffice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from cyxnode.executor.simulated import SimulatedRunner
+from cyxnode.protocol.units import NodeId
+from cyxnode.scheduler import cells
+from cyxnode.scheduler.job import JobPhase
+from market_world import World, open_world, run_job
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def small_cells(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(cells, "CELL_NODES_MAX", 4)
+    yield
+
+
+def heard(world: World) -> Counter[NodeId]:
+    counts: Counter[NodeId] = Counter()
+
+    def count(kind: str, sender: NodeId, receiver: NodeId, topic: str, data: bytes) -> None:
+        counts[receiver] += kind == "gossip"
+
+    world.network.traffic = count
+    return counts
+
+
+async def test_a_node_knows_its_own_class_whole_and_no_other(autojump_clock: object) -> None:
+    async with open_world() as world:
+        ours = [await world.add_node(f"a{n}", SimulatedRunner(class_name="a")) for n in range(9)]
+        theirs = [await world.add_node(f"b{n}", SimulatedRunner(class_name="b")) for n in range(3)]
+        await trio.sleep(20)
+        for kin in (ours, theirs):
+            ids = {node.context.wire.me for node in kin}
+            assert all(set(node.presence.alive()) == ids - {node.context.wire.me} for node in kin)
+
+
+async def test_a_job_of_another_class_is_not_heard(autojump_clock: object) -> None:
+    async with open_world() as world:
+        for number in range(5):
+            await world.add_node(f"a{number}", SimulatedRunner(class_name="a"))
+        lone = await world.add_node("b", SimulatedRunner(class_name="b"))
+        requester = await world.add_requester()
+        await trio.sleep(15)
+        counts = heard(world)
+        assert (await run_job(requester)).phase is JobPhase.SETTLED
+        assert counts[lone.context.wire.me] == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_class_of_many_cells_does_jobs_and_draws_fairly(
+    autojump_clock: object, small_cells: None, seed: int
+) -> None:
+    async with open_world(seed) as world:
+        await world.add_nodes(14)
+        nodes = list(world.nodes.values())
+        await trio.sleep(30)
+        requester = await world.add_requester()
+        first = await run_job(requester)
+        await trio.sleep(700)
+        assert {node.presence.cell.shards for node in nodes if node.presence.cell} == {4}
+        second = await run_job(requester)
+        assert [first.phase, second.phase] == [JobPhase.SETTLED, JobPhase.SETTLED]
+        rooms = [node.market.rooms.get(second.job) for node in nodes]
+        assert all(room is not None and room.auction.terms is not None for room in rooms), "a node shunned the draw"
+
+
+async def test_shards_part_without_a_death(autojump_clock: object, small_cells: None) -> None:
+    async with open_world() as world:
+        await world.add_nodes(10)
+        deaths: list[NodeId] = []
+        for node in world.nodes.values():
+            node.presence.on_death = deaths.append
+        await trio.sleep(2000)
+        assert deaths == []
+        for name, node in world.nodes.items():
+            cell = node.presence.cell
+            assert cell is not None
+            mates = {one for one in world.nodes if cells.shard_of(one, cell.shards) == cell.shard} - {name}
+            assert set(node.presence.alive()) == mates
+
+
+async def test_an_idle_hour_costs_few_messages(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(6)
+        await trio.sleep(60)
+        counts = heard(world)
+        await trio.sleep(600)
+        assert max(counts.values()) < 600 / 10 * 5 * 2
+        assert all(len(node.presence.alive()) == 5 for node in world.nodes.values())
