@@ -35,6 +35,7 @@ from ..protocol.limits import (
     PEERS_CONNECTED_MAX,
     PEERS_KNOWN_MAX,
     QUORUMS,
+    RUMOUR_AGE_MAX_MS,
     STREAMS_PER_PEER_MAX,
 )
 from ..protocol.units import JobId, NodeId, base58
@@ -46,8 +47,9 @@ AUDIT_INTERVAL_S = 1.0
 CHAIN_AUDIT_INTERVAL_S = 10.0
 REFUND_PATIENCE_S = 60
 """How long after its refund time a requester that lives may take to fetch the money."""
-DEATH_PATIENCE_S = DEAD_AFTER_MS / 1000 + 10
-"""How long after a node's end others may take it for alive: the silence that kills, and one heartbeat on its way."""
+DEATH_PATIENCE_S = (RUMOUR_AGE_MAX_MS + DEAD_AFTER_MS) / 1000 + 10
+"""How long after a node's end others may take it for alive: the age at which the last rumour of it is believed, the
+silence that kills, and one heartbeat on its way."""
 _AMOUNT = struct.Struct("<Q")
 _ED25519_PROGRAM = "Ed25519SigVerify111111111111111111111111111"
 _SIGNATURE_OFFSETS = struct.Struct("<HHHHHHH")

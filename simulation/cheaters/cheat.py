@@ -45,13 +45,14 @@ class Attempt:
 
 @dataclass(slots=True)
 class Score:
-    """Counts of one kind. `expected` and `variance` are those of `caught` over the tries with known odds that ended
-    either way, which are `decided`."""
+    """Counts of one kind. `decided` are the tries with known odds that ended either way, `caught_with_odds` those of
+    them that were caught, `expected` and `variance` what the odds say of that."""
 
     tried: int = 0
     caught: int = 0
     paid: int = 0
     decided: int = 0
+    caught_with_odds: int = 0
     expected: float = 0.0
     variance: float = 0.0
 
@@ -62,6 +63,7 @@ class Score:
         self.paid += fate is Fate.PAID
         if attempt.odds is not None and fate is not Fate.NEITHER:
             self.decided += 1
+            self.caught_with_odds += fate is Fate.CAUGHT
             self.expected += attempt.odds
             self.variance += attempt.odds * (1 - attempt.odds)
 
@@ -75,6 +77,7 @@ class Score:
         self.caught += other.caught
         self.paid += other.paid
         self.decided += other.decided
+        self.caught_with_odds += other.caught_with_odds
         self.expected += other.expected
         self.variance += other.variance
 
