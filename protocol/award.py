@@ -128,7 +128,7 @@ def check_vote(terms: JobTerms, signed: Signed[AwardVote], award: Award) -> Node
 
 @dataclass(frozen=True, slots=True)
 class CertifiedAward:
-    """A checked certificate, with each voter's promise of its sampling nonce."""
+    """A checked certificate, with the promised sampling nonce of each member that tallied or voted."""
 
     award: Award
     winner: NodeId
@@ -141,10 +141,11 @@ def check_certificate(terms: JobTerms, certificate: AwardCertificate) -> Certifi
     award = recompute(terms, certificate.proposal)
     if award.winner is None or certificate.winner != award.winner or certificate.price != award.price:
         raise RemoteError("certificate names another winner or price than its evidence")
-    commitments: dict[NodeId, bytes] = {}
+    votes: dict[NodeId, bytes] = {}
     for raw in certificate.votes:
         signed = open_as(raw, terms.genesis, AwardVote, max_bytes=2048)
-        commitments[check_vote(terms, signed, award)] = signed.message.nonce_commitment
-    if len(commitments) < terms.m:
-        raise RemoteError(f"certificate has {len(commitments)} votes, {terms.m} are needed")
-    return CertifiedAward(award, award.winner, award.price, commitments)
+        votes[check_vote(terms, signed, award)] = signed.message.nonce_commitment
+    if len(votes) < terms.m:
+        raise RemoteError(f"certificate has {len(votes)} votes, {terms.m} are needed")
+    promises = {member: tally.nonce_commitment for member, tally in award.tallies.items()}
+    return CertifiedAward(award, award.winner, award.price, {**votes, **promises})

@@ -211,10 +211,12 @@ class BidReveal(Message, frozen=True):
 
 
 class Tally(Message, frozen=True):
-    """The digests of the valid bids that a member saw in time, ascending."""
+    """The digests of the valid bids that a member saw in time, ascending, and its promise of the nonce that will draw
+    its samples: a member whose tally or whose vote is in the certificate may give a verdict that counts."""
 
     job: Bytes32
     bids: Annotated[tuple[Bytes32, ...], Meta(max_length=BIDS_MAX)]
+    nonce_commitment: Bytes32
 
 
 class BidderRecord(Message, frozen=True):

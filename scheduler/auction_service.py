@@ -35,7 +35,7 @@ from ..protocol.validation import market_topic
 from . import auction as machine
 from .auction_bidding import Bidding, sealed_bid, stimulus_of
 from .auction_escrow import confirmed_escrow, draw_is_fair, seated_account
-from .auction_voting import Awarded, Ballot, certificate_of
+from .auction_voting import Awarded, Ballot, certificate_of, promise
 from .context import NodeContext
 from .supervision import contained, plain_nursery, supervised
 from .wire import CERTIFICATE, NOT_YET, PROPOSAL, TALLY
@@ -280,7 +280,7 @@ class AuctionRun:
             self.on_unsold(self.terms, self.announce, reason)
 
     async def _send_tally(self, leader: NodeId, bids: tuple[bytes, ...]) -> None:
-        raw = self.context.wire.seal(Tally(job=self.job, bids=bids))
+        raw = self.context.wire.seal(Tally(job=self.job, bids=bids, nonce_commitment=promise(self.context, self.job)))
         if leader == self.context.wire.me:
             self.apply(machine.TallyReceived(leader, raw, self._now()))
         else:

@@ -82,7 +82,7 @@ class Ballot:
             round=round_,
             digest=digest,
             signature=signature,
-            nonce_commitment=nonce_commitment(job, context.wire.me, sampling_nonce(context, job)),
+            nonce_commitment=promise(context, job),
         )
 
 
@@ -90,8 +90,13 @@ def _record(account: NodeAccount) -> BidderRecord:
     return BidderRecord(node=account.node, stake=account.stake, reputation_ppm=reputation_ppm(account))
 
 
+def promise(context: NodeContext, job: JobId) -> bytes:
+    """The commitment to our sampling nonce, given with our tally and with our vote."""
+    return nonce_commitment(job, context.wire.me, sampling_nonce(context, job))
+
+
 def sampling_nonce(context: NodeContext, job: JobId) -> bytes:
-    """The secret that draws our samples of a job: made once, journaled, promised with our award vote."""
+    """The secret that draws our samples of a job: made once, journaled, promised with our tally."""
     nonce = context.journal.get(b"nonce/" + job)
     if nonce is None:
         nonce = context.randomness.bytes(32)

@@ -17,7 +17,13 @@ from ..protocol.award import JobTerms
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import ExecutionFailed, LocalError, PeerUnreachable, Refusal, RemoteError
 from ..protocol.hashing import trace_digest, verdict_commitment
-from ..protocol.limits import CONFIRM_TIMEOUT_S, PREPARE_DELAY_S, REPLAY_TRIES_MAX, VERDICT_REVEAL_WAIT_MS
+from ..protocol.limits import (
+    CONFIRM_TIMEOUT_S,
+    PREPARE_DELAY_S,
+    REPLAY_TRIES_MAX,
+    START_LEASE_MS,
+    VERDICT_REVEAL_WAIT_MS,
+)
 from ..protocol.messages import (
     JobAnnounce,
     Opening,
@@ -97,6 +103,7 @@ class CaseRun:
             price=self.awarded.certified.price if self.awarded else 0,
             units=announce.segments,
             deadline_ms=deadline_ms,
+            lease_ms=START_LEASE_MS + 2 * announce.round_ms,
         )
 
     async def run(self) -> None:

@@ -1,6 +1,7 @@
 """One job's verification as a committee member sees it, from award to settlement (DESIGN 7, 8).
 
-Rule 1: the worker must start within its lease and claim by the deadline; otherwise the job FAILED.
+Rule 1: the worker must start within its lease and claim by the deadline; otherwise the job FAILED. A decision that
+rests on silence is undone by a start or a claim that arrives before the settlement: messages get lost.
 Rule 2: a member replays its samples, commits to its verdict, and reveals only after the worker opened its traces, which
 it does once every verdict is committed. A verdict counts if its nonce and its traces prove the work.
 Rule 3: a mismatch is a dispute, not a vote: every member replays the accused segment itself.
@@ -63,7 +64,8 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CaseTerms:
-    """What is fixed by the award. `deadline_ms` is the work deadline on our monotonic clock."""
+    """What is fixed by the award. `deadline_ms` is the work deadline on our monotonic clock; the winner must start
+    within `lease_ms`."""
 
     job: JobId
     me: NodeId
@@ -73,6 +75,7 @@ class CaseTerms:
     price: int
     units: int
     deadline_ms: int
+    lease_ms: int = START_LEASE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class Case:
     findings: Mapping[NodeId, Finding] = field(default_factory=dict)
     disputes: Mapping[int, bool | None] = field(default_factory=dict)
     decision: Settlement | None = None
+    provisional: bool = False
+    """Decided by silence alone: a sign of life before the settlement undoes it."""
     reason: str = ""
     round: int = 0
     round_started_ms: int = 0
@@ -117,12 +122,14 @@ def step(case: Case, stimulus: Stimulus) -> Step:
     """Apply one stimulus."""
     if case.phase in (Phase.CLOSED, Phase.GIVEN_UP):
         return case, []
+    if isinstance(stimulus, WorkerStarted | ClaimReceived) and case.provisional:
+        case = replace(_to(case, Phase.AWARDED, stimulus.now_ms), decision=None, provisional=False, reason="")
     match stimulus:
         case WorkerStarted(now_ms):
             return (_to(case, Phase.RUNNING, now_ms), []) if case.phase is Phase.AWARDED else (case, [])
         case WorkerLost(reason, now_ms):
             if case.phase in (Phase.AWARDED, Phase.RUNNING):
-                return _fail(case, reason, now_ms)
+                return _fail_for_silence(case, reason, now_ms)
             return case, []
         case ClaimReceived(result_hash, failure, now_ms):
             if case.phase not in (Phase.AWARDED, Phase.RUNNING):
@@ -164,7 +171,7 @@ def next_wake_ms(case: Case) -> int | None:
     """When TimePassed will next change something."""
     match case.phase:
         case Phase.AWARDED:
-            return case.since_ms + START_LEASE_MS
+            return case.since_ms + case.terms.lease_ms
         case Phase.RUNNING:
             return case.terms.deadline_ms
         case Phase.REPLAYING:
@@ -216,6 +223,11 @@ def _nothing(terms: CaseTerms, verdict: Verdict) -> Settlement:
 
 def _fail(case: Case, reason: str, now_ms: int) -> Step:
     return _decide(case, _nothing(case.terms, Verdict.FAILED), reason, now_ms)
+
+
+def _fail_for_silence(case: Case, reason: str, now_ms: int) -> Step:
+    case, effects = _fail(case, reason, now_ms)
+    return replace(case, provisional=True), effects
 
 
 def _decide(case: Case, decision: Settlement, reason: str, now_ms: int) -> Step:
@@ -277,8 +289,8 @@ def _conclude_if_ready(case: Case, now_ms: int) -> Step:
 
 def _on_time(case: Case, now_ms: int) -> Step:
     match case.phase:
-        case Phase.AWARDED if now_ms >= case.since_ms + START_LEASE_MS:
-            return _fail(case, f"the worker did not start within {START_LEASE_MS} ms", now_ms)
+        case Phase.AWARDED if now_ms >= case.since_ms + case.terms.lease_ms:
+            return _fail_for_silence(case, f"the worker did not start within {case.terms.lease_ms} ms", now_ms)
         case Phase.RUNNING if now_ms >= case.terms.deadline_ms:
             return _fail(case, "the worker did not finish by the work deadline", now_ms)
         case Phase.REPLAYING if now_ms >= max(case.since_ms, case.terms.deadline_ms) + VERDICT_COMMIT_WAIT_MS:

@@ -124,8 +124,8 @@ def protocol_names() -> str:
 
 def codec_example() -> str:
     """A Tally and its canonical bytes."""
-    tally = messages.Tally(job=bytes(range(32)), bids=())
-    return f"`Tally(job=00 01 … 1f, bids=())` is `{codec.encode(tally).hex()}`."
+    tally = messages.Tally(job=bytes(range(32)), bids=(), nonce_commitment=bytes(32))
+    return f"`Tally(job=00 01 … 1f, bids=(), nonce_commitment=00 … 00)` is `{codec.encode(tally).hex()}`."
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ def certificate() -> AwardCertificate:
         Proposal(
             job=JOB,
             round=0,
-            tallies=tuple(seal(member, GENESIS, Tally(job=JOB, bids=listed)) for member in MEMBERS),
+            tallies=tuple(
+                seal(member, GENESIS, Tally(job=JOB, bids=listed, nonce_commitment=run(9))) for member in MEMBERS
+            ),
             reveals=(seal(WORKER, GENESIS, BidReveal(job=JOB, bid=bid, salt=run(8))),),
             records=(BidderRecord(node=WORKER.node_id, stake=10**9, reputation_ppm=0),),
         )

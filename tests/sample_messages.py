@@ -88,7 +88,7 @@ MESSAGES: tuple[Message, ...] = (
     Decline(job=JOB, reason=DeclineReason.PRICE, hint="at least 2 CYX"),
     BidCommit(job=JOB, commitment=run(7)),
     BidReveal(job=JOB, bid=codec.encode(BID), salt=run(8)),
-    Tally(job=JOB, bids=(run(10), run(11))),
+    Tally(job=JOB, bids=(run(10), run(11)), nonce_commitment=run(14)),
     PROPOSAL,
     AwardVote(job=JOB, round=1, digest=run(12), signature=run(13, 64), nonce_commitment=run(14)),
     AwardCertificate(job=JOB, proposal=codec.encode(PROPOSAL), winner=NODE, price=1_500_000, votes=(b"vote",)),

@@ -99,7 +99,7 @@ class Auctions(RuleBasedStateMachine):
     def proposes(self, leader: NodeId, round_: int, digest: bytes, mine: bool) -> None:
         listed = self.auction.own_tally if mine else (b"n" * 32,)
         candidate = Candidate(b"c" * 32, NODES[-1], BID, 10, 0)
-        award = Award(round_, (candidate,), 5, digest, {ME: Tally(job=JOB, bids=listed)})
+        award = Award(round_, (candidate,), 5, digest, {ME: Tally(job=JOB, bids=listed, nonce_commitment=bytes(32))})
         self.auction, vote = machine.judge_proposal(self.auction, leader, award)
         if isinstance(vote, machine.VoteCast):
             assert leader == self.auction.leader(round_)

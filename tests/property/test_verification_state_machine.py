@@ -51,17 +51,22 @@ class Cases(RuleBasedStateMachine):
         if before.phase in FINAL:
             assert self.case == before
             assert not effects
-        if before.decision is not None:
-            assert self.case.decision == before.decision
+        if before.decision is not None and not before.provisional:
+            assert self.case.decision == before.decision, "only silence is forgiven"
+
+    def forgiven(self) -> bool:
+        """Whether a sign of life undoes the decision."""
+        return self.case.provisional and self.case.phase not in FINAL
 
     @rule(after=steps)
     def starts(self, after: int) -> None:
         self.now += after // 20
+        self.convicted = self.convicted and not self.forgiven()
         self.feed(machine.WorkerStarted(self.now))
 
     @rule(failure=st.sampled_from([None, None, "out of memory"]))
     def claims(self, failure: str | None) -> None:
-        self.convicted = self.convicted or failure is not None
+        self.convicted = (self.convicted and not self.forgiven()) or failure is not None
         self.feed(machine.ClaimReceived(b"r" * 32, failure, self.now))
 
     @rule()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import trio
-from market_world import open_world, simple_order
 
 from cyxnode.protocol.chain import OpenJob
 from cyxnode.protocol.hashing import job_id
 from cyxnode.protocol.limits import MICRO
 from cyxnode.scheduler.reclaim import reclaim, remember_escrow
 from cyxnode.scheduler.requester_service import RequesterService
+from market_world import open_world, simple_order
 
 
 async def abandon(requester: RequesterService, seconds: int) -> bytes:

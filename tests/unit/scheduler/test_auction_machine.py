@@ -50,7 +50,7 @@ def in_rounds(leader: NodeId = ME) -> machine.Auction:
 def award(auction: machine.Auction, round_: int = 0, digest: bytes = b"d" * 32, mine: bool = True) -> Award:
     bids = auction.own_tally if mine else ()
     candidate = Candidate(b"c" * 32, A, BID, 10, 0)
-    return Award(round_, (candidate,), 5, digest, {ME: Tally(job=JOB, bids=bids)})
+    return Award(round_, (candidate,), 5, digest, {ME: Tally(job=JOB, bids=bids, nonce_commitment=bytes(32))})
 
 
 def test_the_window_closes_early_once_every_expected_node_has_spoken() -> None:

@@ -65,6 +65,19 @@ def test_a_worker_that_does_not_start_or_finish_fails() -> None:
     assert lost.reason == "gone"
 
 
+def test_a_decision_that_rests_on_silence_is_undone_by_a_sign_of_life() -> None:
+    lapsed, _ = feed(machine.open_case(TERMS, 0), machine.TimePassed(START_LEASE_MS))
+    assert lapsed.provisional
+    started, _ = feed(lapsed, machine.WorkerStarted(START_LEASE_MS + 5))
+    assert (started.phase, started.decision, started.reason) == (Phase.RUNNING, None, "")
+    lost, _ = feed(started, machine.WorkerLost("gone", 4_000))
+    claimed, effects = feed(lost, machine.ClaimReceived(RESULT, None, 5_000))
+    assert (claimed.phase, claimed.decision) == (Phase.REPLAYING, None)
+    assert effects == [machine.ReplaySamples()]
+    late, _ = feed(started, machine.TimePassed(60_000), machine.ClaimReceived(RESULT, None, 60_001))
+    assert late.decision is not None, "a missed deadline is not silence"
+
+
 def test_a_claim_that_says_failed_is_a_failure() -> None:
     case, _ = feed(machine.open_case(TERMS, 0), machine.ClaimReceived(RESULT, "out of memory", 5))
     assert case.reason == "the worker reports: out of memory"
