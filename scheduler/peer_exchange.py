@@ -3,7 +3,7 @@
 Peers come from the bootstrap list and from what peers tell: the answer to a PeersRequest holds signed capability
 records and heartbeats. A recent one makes its author live, if we are to hear of that author's death; others are only
 addresses to dial. While connections to our own class are short we ask often, otherwise once in EXCHANGE_INTERVAL_S. A
-bootstrap node has many to serve: who has peers enough hangs up.
+bootstrap node has many to serve: who has another peer hangs up.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -87,20 +88,17 @@ class PeerExchange:
 
         Who offers something and names no class has peers enough, and only shows that it lives.
         """
-        members = {n: m for n, m in self.presence.state.members.items() if m.capability_raw and n != peer}
-        named = [node for raw in asked.wanted if (node := NodeId(raw)) in members]
-        kin: list[NodeId] = []
-        if asked.execution_class:
-            kin = [
-                n for n, m in members.items() if m.capability and m.capability.execution_class == asked.execution_class
-            ]
-        others = self._rotated([n for n in members if n not in set(kin)])
-        if asked.execution_class:
-            most = 2 * PEERS_WANTED - len(kin)
+        members, name = self.presence.state.members, asked.execution_class
+        chosen = [NodeId(raw) for raw in asked.wanted]
+        if name:
+            kin = [n for n, m in members.items() if m.capability is not None and m.capability.execution_class == name]
+            chosen += self._rotated(kin)
+            most = max(len(chosen), 2 * PEERS_WANTED)
         else:
             most = PEERS_WANTED if asked.capability else PEER_EXCHANGE_MAX
-        chosen = dict.fromkeys([*named, *self._rotated(kin), *others[: max(0, most)]])
-        return [members[node] for node in list(chosen)[:ANSWER_NODES_MAX]]
+        others = self._rotated(list(members))[: 2 * most]
+        known = (m for n in dict.fromkeys([*chosen, *others]) if n != peer and (m := members.get(n)) is not None)
+        return list(islice((m for m in known if m.capability_raw), min(most, ANSWER_NODES_MAX)))
 
     def _rotated(self, nodes: list[NodeId]) -> list[NodeId]:
         start = int.from_bytes(self.presence.randomness.bytes(2), "big") % max(1, len(nodes))
@@ -254,12 +252,11 @@ class PeerExchange:
             await self._look_closer()
         if self.presence.bootstrap or self.presence.offer:
             await self._dial([node for node in self._kin() if node not in transport.connected()])
-        others = transport.connected() - self._roots
-        if len(others) >= PEERS_WANTED:
+            if len(transport.connected() - self._roots) < PEERS_WANTED // 2:
+                await self._dial([node for node in self._candidates if node not in transport.connected()])
+        if transport.connected() - self._roots:
             for root in sorted(self._roots & transport.connected()):
                 await transport.disconnect(root)
-        elif not self._kin_unsorted() or len(others) < PEERS_WANTED // 2:
-            await self._dial([node for node in self._candidates if node not in transport.connected()])
 
     async def _look_closer(self) -> None:
         """Who offers nothing asks more of the class that it saw most of."""
