@@ -33,7 +33,7 @@ def world(wished: dict[str, Any]) -> dict[str, Any]:
     """Play one world here, and measure it."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     run = run_plan(Plan(**wished))
-    idle = [node for node in run.nodes if not node.tasks]
+    idle = [node for node in run.nodes if not node.tasks and not node.replayed_s]
     ends = [job.result.phase.value if job.result is not None else "error" for job in run.jobs]
     jobs = max(1, len(run.jobs))
     return {
