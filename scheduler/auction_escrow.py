@@ -15,12 +15,15 @@ from ..protocol.chain import JobAccount, JobState, NodeAccount
 from ..protocol.committee import eligible, passed_over
 from ..protocol.envelope import Signed
 from ..protocol.errors import CyxError
-from ..protocol.limits import ESCROW_POLL_S, SEAT_POLL_S
+from ..protocol.limits import ESCROW_POLL_S, SEAT_DEADLINE_SLOTS, SEAT_POLL_S, SLOT_MS
 from ..protocol.messages import Capability, JobAnnounce
 from ..protocol.units import JobId, NodeId, base58
 from .context import NodeContext
 from .outage import Outage
 from .requirements import Requirements
+
+SEAT_PATIENCE_S = 2 * SEAT_DEADLINE_SLOTS * SLOT_MS / 1000
+"""Slots may take twice their time; afterwards the program seats nobody any more."""
 
 log = structlog.get_logger()
 
@@ -63,10 +66,13 @@ async def confirmed_escrow(context: NodeContext, announce: Signed[JobAnnounce]) 
 
 
 async def seated_account(context: NodeContext, job: JobId) -> JobAccount | None:
-    """Wait for the draw; None when the job ended before it. The caller bounds the wait."""
-    outage = Outage(job)
-    while True:
-        await trio.sleep(SEAT_POLL_S)
+    """Wait for the draw; None when the job ended before it, or when the program seats nobody any more.
+
+    The longer the wait, the more seldom it looks: by an eighth of the time that it has waited.
+    """
+    outage, began_s = Outage(job), trio.current_time()
+    while (waited_s := trio.current_time() - began_s) < SEAT_PATIENCE_S:
+        await trio.sleep(max(SEAT_POLL_S, waited_s / 8))
         try:
             account = await context.chain.job(job)
             outage.worked()
@@ -77,6 +83,8 @@ async def seated_account(context: NodeContext, job: JobId) -> JobAccount | None:
             return None
         if account.state is JobState.SEATED:
             return account
+    log.warning("never seated", job=base58(job))
+    return None
 
 
 async def draw_is_fair(
