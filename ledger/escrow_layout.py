@@ -7,13 +7,14 @@ is decoded: a wrong length, tag, version, state or quorum raises RemoteError.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from pathlib import Path
 
 from solders.pubkey import Pubkey
 
 from ..protocol.chain import ChainConfig, JobAccount, JobState, NodeAccount, Verdict
 from ..protocol.errors import RemoteError
-from ..protocol.limits import QUORUMS
+from ..protocol.limits import PEERS_KNOWN_MAX, QUORUMS
 from ..protocol.units import JobId, MicroCyx, NodeId
 from .escrow_errors import ERRORS
 
@@ -90,8 +91,9 @@ def decode_config(data: bytes) -> ChainConfig:
     return ChainConfig(admin, genesis, mint, treasury, fee, share, MicroCyx(minimum), unbonding, grace)
 
 
+@lru_cache(maxsize=PEERS_KNOWN_MAX)
 def decode_node(data: bytes) -> NodeAccount:
-    """Read a Node account; RemoteError when it is not one."""
+    """Read a Node account; RemoteError when it is not one. All are read again and again, and few have changed."""
     _check("Node", data, NODE_BYTES, NODE_TAG)
     (_, _, node, execution_class, payout, _, active, stake, earned, fees, slashed, unbonding, jobs_ok, failures) = (
         _NODE.unpack(data)

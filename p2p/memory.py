@@ -7,7 +7,6 @@ GOSSIP_DEGREE of its connections, as with GossipSub 1.1. A copy that would come 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import structlog
 import trio
 
 from ..protocol.errors import LocalError, PeerUnreachable
-from ..protocol.limits import GOSSIP_DEGREE, GOSSIP_SEEN_MAX, PEERS_CONNECTED_MAX
+from ..protocol.limits import GOSSIP_DEGREE, PEERS_CONNECTED_MAX
 from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict, RequestHandler, Stream, StreamHandler
 from ..protocol.units import NodeId, base58
 from . import requests
@@ -36,12 +35,14 @@ _FORWARDED = (GossipVerdict.ACCEPT, GossipVerdict.TAKEN)
 
 @dataclass(slots=True, eq=False)
 class _Flood:
-    """A published message on its way. `arrivals` holds the earliest time at which it reaches each node."""
+    """A published message on its way: the earliest time at which it reaches each node, and who has heard it. It is
+    forgotten with its last copy in flight, so nobody need remember it by name."""
 
     author: NodeId
     topic: str
     data: bytes
     arrivals: dict[NodeId, float] = field(default_factory=dict)
+    heard: set[MemoryTransport] = field(default_factory=set)
 
 
 class MemoryTransport:
@@ -53,7 +54,6 @@ class MemoryTransport:
         self._book, self._inbound = AddressBook(), Inbound()
         self._subscriptions, self._misbehaviour = Subscriptions(), Misbehaviour()
         self._links: dict[NodeId, Link] = {}
-        self._seen: OrderedDict[int, _Flood] = OrderedDict()
         self._picks: dict[str, frozenset[NodeId]] = {}
         self._meshes: dict[str, _Ears] = {}
         self._handlers: trio.Nursery | None = None
@@ -145,7 +145,7 @@ class MemoryTransport:
         check_message(topic, data)
         await trio.lowlevel.checkpoint()
         flood = _Flood(self._node_id, topic, bytes(data))
-        self._remember(flood)
+        flood.heard.add(self)
         everyone = self._ears(topic)
         self._spread(flood, everyone)
         if not everyone:
@@ -272,9 +272,9 @@ class MemoryTransport:
                 network.post(at, partial(far._hear, flood, me, link))
 
     def _hear(self, flood: _Flood, forwarder: NodeId, link: Link) -> None:
-        if id(flood) in self._seen or not link.alive or self._handlers is None:
+        if self in flood.heard or not link.alive or self._handlers is None:
             return
-        self._remember(flood)
+        flood.heard.add(self)
         message = GossipMessage(flood.topic, flood.author, forwarder, flood.data)
         verdict = self._subscriptions.judge(message)
         if verdict in _FORWARDED:
@@ -283,11 +283,6 @@ class MemoryTransport:
             self._spread(flood, self._mesh(flood.topic))
         elif verdict is GossipVerdict.REJECT and self._misbehaviour.count(forwarder):
             link.cut()
-
-    def _remember(self, flood: _Flood) -> None:
-        self._seen[id(flood)] = flood
-        while len(self._seen) > GOSSIP_SEEN_MAX:
-            self._seen.popitem(last=False)
 
 
 _Ears = tuple[tuple[NodeId, MemoryTransport, Link], ...]

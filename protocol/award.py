@@ -7,10 +7,10 @@ price follow from the announce. A certificate adds m votes over the digest of al
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import codec
-from .envelope import Signed, open_as
+from .envelope import Opener, Signed, open_any, open_as
 from .errors import RemoteError
 from .hashing import QuorumKind, award_digest, bid_digest, quorum_context, quorum_message
 from .identity import verify
@@ -37,12 +37,13 @@ class Award:
 
 @dataclass(frozen=True, slots=True)
 class JobTerms:
-    """What the evidence of one job is judged against."""
+    """What the evidence of one job is judged against; `opener` opens the envelopes in it."""
 
     genesis: bytes
     announce: JobAnnounce
     open_slot: int
     committee: tuple[NodeId, ...]
+    opener: Opener = field(default=open_any, compare=False)
 
     @property
     def job(self) -> JobId:
@@ -78,7 +79,7 @@ def recompute(terms: JobTerms, encoded: bytes) -> Award:
     records = {record.node: record for record in proposal.records}
     candidates: list[Candidate] = []
     for raw in proposal.reveals:
-        signed = open_as(raw, terms.genesis, BidReveal, max_bytes=8192)
+        signed = open_as(raw, terms.genesis, BidReveal, max_bytes=8192, opener=terms.opener)
         digest = bid_digest(terms.job, signed.sender, signed.message.bid)
         bid = decode_bid(signed.message)
         if signed.message.job != terms.job or counts[digest] < terms.m or signed.sender in terms.committee:
@@ -101,7 +102,7 @@ def recompute(terms: JobTerms, encoded: bytes) -> Award:
 def _open_tallies(terms: JobTerms, proposal: Proposal) -> dict[NodeId, Tally]:
     tallies: dict[NodeId, Tally] = {}
     for raw in proposal.tallies:
-        signed = open_as(raw, terms.genesis, Tally, max_bytes=8192)
+        signed = open_as(raw, terms.genesis, Tally, max_bytes=8192, opener=terms.opener)
         member = terms.member(signed.sender)
         if signed.message.job != terms.job or member in tallies:
             raise RemoteError("tally is for another job, or there twice", peer=member)
@@ -143,7 +144,7 @@ def check_certificate(terms: JobTerms, certificate: AwardCertificate) -> Certifi
         raise RemoteError("certificate names another winner or price than its evidence")
     votes: dict[NodeId, bytes] = {}
     for raw in certificate.votes:
-        signed = open_as(raw, terms.genesis, AwardVote, max_bytes=2048)
+        signed = open_as(raw, terms.genesis, AwardVote, max_bytes=2048, opener=terms.opener)
         votes[check_vote(terms, signed, award)] = signed.message.nonce_commitment
     if len(votes) < terms.m:
         raise RemoteError(f"certificate has {len(votes)} votes, {terms.m} are needed")

@@ -74,9 +74,11 @@ class Opener(Protocol):
         ...
 
 
-def open_as(data: bytes, genesis: bytes, kind: type[M], *, max_bytes: int = RESPONSE_MAX_BYTES) -> Signed[M]:
+def open_as(
+    data: bytes, genesis: bytes, kind: type[M], *, max_bytes: int = RESPONSE_MAX_BYTES, opener: Opener = open_any
+) -> Signed[M]:
     """Open an envelope that must hold a `kind`."""
-    signed = open_any(data, genesis, max_bytes=max_bytes)
+    signed = opener(data, genesis, max_bytes=max_bytes)
     if not isinstance(signed.message, kind):
         raise RemoteError(f"expected {kind.__name__}, got {type(signed.message).__name__}", peer=signed.sender)
     return Signed(signed.sender, signed.message, data)

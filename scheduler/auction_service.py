@@ -154,7 +154,8 @@ class AuctionRun:
         if not await draw_is_fair(self.context, self.announce.message, account, self.alive()):
             self.finish()
             return
-        self.terms = JobTerms(self.context.wire.genesis, self.announce.message, account.open_slot, account.committee)
+        wire = self.context.wire
+        self.terms = JobTerms(wire.genesis, self.announce.message, account.open_slot, account.committee, wire.opener)
         log.info("committee seated", job=base58(self.job), seat=self.context.wire.me in account.committee)
         self.apply(machine.CommitteeSeated(account.committee, self._now()))
         for raw in self._early_certificates:

@@ -74,7 +74,8 @@ class ChainWatch:
         if record.terms is not None or record.announce is None or record.account is None:
             return
         genesis, open_slot = self.funding.wire.genesis, record.account.open_slot
-        record.terms = JobTerms(genesis, record.announce.message, open_slot, committee)
+        opener = self.funding.wire.opener
+        record.terms = JobTerms(genesis, record.announce.message, open_slot, committee, opener)
         record.stage("seated", ", ".join(base58(node)[:8] for node in committee))
         self.on_committee()
 
