@@ -18,13 +18,14 @@ from ..protocol.chain import (
     NodeAccount,
     RefundExpired,
     Settle,
-    Verdict,
+    WithdrawEarned,
+    WithdrawStake,
 )
 from ..protocol.errors import ChainRejected, ChainUnreachable, LocalError, RemoteError
 from ..protocol.identity import KeyPair
 from ..protocol.limits import SLOT_HASHES_MAX
 from ..protocol.units import JobId, MicroCyx, NodeId, base58
-from .escrow_instructions import ROOM_FOR_ACCOUNTS_SIGNATURES, create_associated, encode
+from .escrow_instructions import PAYING, ROOM_FOR_ACCOUNTS_SIGNATURES, create_associated, encode
 from .escrow_layout import (
     ED25519_PRECOMPILE,
     ERRORS,
@@ -122,10 +123,11 @@ class ChainClient:
             job = await self.job(instruction.job)
             if job is None:
                 raise ChainRejected(f"job {base58(instruction.job)} is not on the chain: closed, or never opened")
-        if isinstance(instruction, Settle) and instruction.verdict is Verdict.OK:
-            worker = await self.node(instruction.worker)
-            payout = Pubkey.from_bytes(worker.payout) if worker else None
-            if payout is not None and job is not None and job.m > ROOM_FOR_ACCOUNTS_SIGNATURES:
+        if isinstance(instruction, WithdrawStake | WithdrawEarned):
+            payout = await self._payout(instruction.node)
+        if isinstance(instruction, Settle) and instruction.verdict in PAYING:
+            payout = await self._payout(instruction.worker)
+            if job is not None and job.m > ROOM_FOR_ACCOUNTS_SIGNATURES:
                 await self._create_missing_accounts(config, payout)
         signer = self._keypair.pubkey()
         wished = encode(instruction, signer=signer, program=self._program, config=config, job=job, payout=payout)
@@ -133,6 +135,12 @@ class ChainClient:
             return await send_and_confirm(self._rpc, wished, [self._keypair])
         except TransactionFault as fault:
             raise self._explained(fault, wished) from fault
+
+    async def _payout(self, node: NodeId) -> Pubkey:
+        account = await self.node(node)
+        if account is None:
+            raise ChainRejected(f"node {base58(node)} is not registered (fix: register it with a stake first)")
+        return Pubkey.from_bytes(account.payout)
 
     async def _create_missing_accounts(self, config: ChainConfig, payout: Pubkey) -> None:
         """A settlement with many signatures has no room to create its destinations: they are created beforehand."""

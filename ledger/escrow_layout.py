@@ -16,12 +16,13 @@ from ..protocol.chain import ChainConfig, JobAccount, JobState, NodeAccount, Ver
 from ..protocol.errors import RemoteError
 from ..protocol.limits import PEERS_KNOWN_MAX, QUORUMS
 from ..protocol.units import JobId, MicroCyx, NodeId
+from .addresses import LOADER_PROGRAM
 from .escrow_errors import ERRORS
 
 __all__ = [
     "CONFIG_BYTES", "CONFIG_TAG", "ERRORS", "JOB_BYTES", "JOB_TAG", "NODE_BYTES", "NODE_TAG", "PROGRAM_PATH",
     "associated_token_address", "config_address", "decode_config", "decode_job", "decode_node", "job_address",
-    "node_address", "stake_vault_address", "vault_address",
+    "node_address", "program_data_address", "stake_vault_address", "vault_address",
 ]  # fmt: skip
 
 PROGRAM_PATH = Path(__file__).parent / "program" / "escrow.so"
@@ -29,7 +30,7 @@ PROGRAM_PATH = Path(__file__).parent / "program" / "escrow.so"
 
 CONFIG_TAG, NODE_TAG, JOB_TAG = 0xC1, 0xC2, 0xC3
 """First byte of each kind of account, for memcmp filters at offset 0."""
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 SYSTEM_PROGRAM = Pubkey.default()
 TOKEN_PROGRAM = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
@@ -39,8 +40,8 @@ SLOT_HASHES_SYSVAR = Pubkey.from_string("SysvarS1otHashes11111111111111111111111
 ED25519_PRECOMPILE = Pubkey.from_string("Ed25519SigVerify111111111111111111111111111")
 
 _CONFIG = struct.Struct("<BB2xHH32s32s32s32s32sQQQ")
-_NODE = struct.Struct("<BB6x32s32s32s32sQQQQQQII")
-_JOB = struct.Struct("<BB2xBBBBB3xHH32s32s32s32s32sQQQQIII4xQQ32s32s224s")
+_NODE = struct.Struct("<BBxB4x32s32s32s32sQQQQQQII")
+_JOB = struct.Struct("<BB2xBBBBB3xHH32s32s32s32sQQQQIII4xQQ32s32s224s7Q")
 CONFIG_BYTES, NODE_BYTES, JOB_BYTES = _CONFIG.size, _NODE.size, _JOB.size
 
 
@@ -69,6 +70,11 @@ def stake_vault_address(program: Pubkey) -> Pubkey:
     return Pubkey.find_program_address([b"stake_vault"], program)[0]
 
 
+def program_data_address(program: Pubkey) -> Pubkey:
+    """Where the upgradeable loader keeps the program's code and its upgrade authority."""
+    return Pubkey.find_program_address([bytes(program)], LOADER_PROGRAM)[0]
+
+
 def associated_token_address(owner: Pubkey, mint: Pubkey) -> Pubkey:
     """Token account of a wallet for a mint of the classic token program."""
     seeds = [bytes(owner), bytes(TOKEN_PROGRAM), bytes(mint)]
@@ -95,21 +101,20 @@ def decode_config(data: bytes) -> ChainConfig:
 def decode_node(data: bytes) -> NodeAccount:
     """Read a Node account; RemoteError when it is not one. All are read again and again, and few have changed."""
     _check("Node", data, NODE_BYTES, NODE_TAG)
-    (_, _, node, execution_class, payout, _, active, stake, earned, fees, slashed, unbonding, jobs_ok, failures) = (
-        _NODE.unpack(data)
-    )
+    (_, _, retired, node, execution_class, payout, _, active, stake, earned, fees, slashed, unbonding, jobs_ok,
+     failures) = _NODE.unpack(data)  # fmt: skip
     return NodeAccount(
         node=NodeId(node), execution_class=execution_class, active_since_slot=active, payout=payout,
         stake=MicroCyx(stake), earned=MicroCyx(earned), fees_generated=MicroCyx(fees), jobs_ok=jobs_ok,
-        failures=failures, slashed=MicroCyx(slashed), unbonding_at_s=unbonding,
+        failures=failures, slashed=MicroCyx(slashed), unbonding_at_s=unbonding, retired=bool(retired),
     )  # fmt: skip
 
 
 def decode_job(data: bytes) -> JobAccount:
     """Read a Job account; RemoteError when it is not one. `paid` includes the fee."""
     _check("Job", data, JOB_BYTES, JOB_TAG)
-    (_, _, state, verdict, k, m, mask, fee, share, job, requester, _, spec_hash, execution_class, budget, open_slot,
-     deadline, refund_at, units_total, units_paid, settlements, paid, _, worker, result_hash, seats) = (
+    (_, _, state, verdict, k, m, mask, fee, share, job, requester, spec_hash, execution_class, budget, open_slot,
+     deadline, refund_at, units_total, units_paid, settlements, paid, slashed, worker, result_hash, seats, *shares) = (
         _JOB.unpack(data)
     )  # fmt: skip
     if QUORUMS.get(k) != m:
@@ -126,4 +131,5 @@ def decode_job(data: bytes) -> JobAccount:
         work_deadline_s=deadline, refund_at_s=refund_at, units_total=units_total, units_paid=units_paid,
         settlements=settlements, state=job_state, verdict=job_verdict,
         worker=NodeId(worker) if any(worker) else None, paid=MicroCyx(paid), result_hash=result_hash, fee_mask=mask,
+        shares=tuple(MicroCyx(share) for share in shares[:k]), slashed=MicroCyx(slashed),
     )  # fmt: skip

@@ -16,15 +16,16 @@ from .addresses import LOCAL_MINT, LOCAL_PROGRAM_ID, local_keypair
 from .cluster import LocalCluster
 from .deploy import deploy_program
 from .direct_rpc import DirectRpc
-from .escrow_instructions import initialise
 from .escrow_layout import PROGRAM_PATH, config_address
+from .node_instructions import initialise
 from .sender import send_and_confirm
 from .token import MINT_BYTES, create_mint
 
 FEE_BPS: Final = FEE_BPS_MAX
 VERIFIER_SHARE_BPS: Final = 2_000
 MINIMUM_STAKE_MICRO_CYX: Final = 100 * MICRO
-UNBONDING_S: Final = 3_600
+UNBONDING_S: Final = 31 * 86_400
+"""No job may last longer: an order's work may take 30 days."""
 GRACE_S: Final = 60
 
 

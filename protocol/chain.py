@@ -21,12 +21,14 @@ class JobState(IntEnum):
 
 
 class Verdict(IntEnum):
-    """How a settlement ends a job. PARTIAL and FRAUD are reserved numbers of the program's later widening."""
+    """What a settlement says. PARTIAL pays for a part and leaves the job to a successor; all others end it."""
 
     OK = 1
     FAILED = 2
     UNSOLD = 3
     CANCELLED = 4
+    PARTIAL = 5
+    FRAUD = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,11 @@ class ChainConfig:
 
 @dataclass(frozen=True, slots=True)
 class NodeAccount:
-    """A registered node. Reputation is a pure function of this account (`scoring.reputation`)."""
+    """A registered node. Reputation is a pure function of this account (`scoring.reputation_ppm`).
+
+    `unbonding_at_s` is when its stake can be withdrawn, 0 while it is not unbonding; a `retired` key was convicted of
+    equivocation and is never a node again.
+    """
 
     node: NodeId
     execution_class: bytes
@@ -67,11 +73,16 @@ class NodeAccount:
     failures: int
     slashed: MicroCyx
     unbonding_at_s: int
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class JobAccount:
-    """An escrowed job. `committee` is in ascending order of ticket, empty until seated."""
+    """An escrowed job. `committee` is in ascending order of ticket, empty until seated.
+
+    `verdict`, `worker` and `result_hash` are those of the last settlement; `shares` wait in the vault until the job is
+    closed, one for each seat; `slashed` is what the worker's stake lost to FRAUD.
+    """
 
     job: JobId
     requester: NodeId
@@ -95,6 +106,8 @@ class JobAccount:
     paid: MicroCyx
     result_hash: bytes
     fee_mask: int
+    shares: tuple[MicroCyx, ...] = ()
+    slashed: MicroCyx = MicroCyx(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +151,10 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """End a job by quorum. `signatures` are (member, signature) over `hashing.quorum_message`."""
+    """Settle a job, or a part of it, by quorum. `signatures` are (member, signature) over `hashing.quorum_message`.
+
+    FRAUD also needs `claim_signature`, the worker's over `hashing.claim_message`.
+    """
 
     job: JobId
     verdict: Verdict
@@ -150,6 +166,7 @@ class Settle:
     sequence: int
     round: int
     signatures: tuple[tuple[NodeId, bytes], ...]
+    claim_signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,4 +183,48 @@ class RefundExpired:
     job: JobId
 
 
-Instruction = Register | OpenJob | Seat | Settle | CloseJob | RefundExpired
+@dataclass(frozen=True, slots=True)
+class RequestUnstake:
+    """The signer's node wants to leave: no more seats and awards; its stake stays liable for Config.unbonding_s."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawStake:
+    """Pay a node's stake to its payout wallet, once it has been unbonding long enough."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawEarned:
+    """Pay what a node has earned as a verifier to its payout wallet."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class SlashEquivocation:
+    """Convict a node by two statements of one kind, sequence and round about one job, with different digests."""
+
+    node: NodeId
+    job: JobId
+    open_slot: int
+    kind: int
+    sequence: int
+    round: int
+    digests: tuple[bytes, bytes]
+    signatures: tuple[bytes, bytes]
+
+
+Instruction = (
+    Register
+    | OpenJob
+    | Seat
+    | Settle
+    | CloseJob
+    | RefundExpired
+    | RequestUnstake
+    | WithdrawStake
+    | WithdrawEarned
+    | SlashEquivocation
+)

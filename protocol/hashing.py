@@ -18,11 +18,12 @@ ENVELOPE_DOMAIN = b"cyx/1/"
 
 
 class QuorumKind(IntEnum):
-    """Kinds of committee signature. Two messages of one kind, sequence and round must never differ."""
+    """Kinds of statement. A member never signs two that differ in one sequence and round; CLAIM is the worker's."""
 
     AWARD = 1
     HANDOVER = 2
     SETTLE = 3
+    CLAIM = 4
 
 
 def envelope_message(genesis: bytes, kind: str, body: bytes) -> bytes:
@@ -59,6 +60,11 @@ def quorum_context(genesis: bytes, program: bytes, job: JobId, open_slot: int) -
 def quorum_message(kind: QuorumKind, sequence: int, round_: int, context: bytes, digest: bytes) -> bytes:
     """The 40 bytes that a committee member signs (DESIGN 8)."""
     return b"CYX1" + struct.pack("<BBH", kind, sequence, round_) + sha256(context + digest).digest()
+
+
+def claim_message(sequence: int, context: bytes, result_hash: bytes) -> bytes:
+    """What a worker signs beside its claim, so that the escrow program can convict it of fraud."""
+    return quorum_message(QuorumKind.CLAIM, sequence, 0, context, result_hash)
 
 
 def settle_digest(verdict: Verdict, worker: bytes, price: int, units: int, result_hash: bytes, fee_mask: int) -> bytes:

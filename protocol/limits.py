@@ -56,7 +56,11 @@ SETTLE_ROUNDS_MAX = 64
 # counts
 QUORUMS = {3: 2, 5: 3, 7: 5}
 """k -> m: seats of a committee and the signatures that move money (DESIGN 8)."""
+FRAUD_QUORUMS = {3: 3, 5: 4, 7: 5}
+"""k -> signatures that take a stake (DESIGN 8)."""
 COMMITTEE_MAX = 7
+SETTLEMENTS_MAX = 8
+"""Settlements of one job: the last one has to end it."""
 BIDS_MAX = 48
 JOBS_OPEN_MAX = 256
 PEERS_KNOWN_MAX = 4096

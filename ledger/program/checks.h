@@ -3,6 +3,7 @@
 #include "invoke.h"
 
 #define TOKEN_MINT_AT 0
+#define TOKEN_OWNER_AT 32
 #define TOKEN_AMOUNT_AT 64
 #define TOKEN_STATE_AT 108
 #define TOKEN_STATE_INITIALISED 1
@@ -28,12 +29,12 @@ NOINLINE u64 read_clock(void) {
 }
 INLINE u64 now_s(void) { return (u64)WORK->clock.unix_s; }
 
+/* There is one Config: only initialise makes an account with this tag, at one address. So its address need not be
+ * derived again, which would cost every instruction 1,500 compute units. */
 NOINLINE u64 load_config(const Account *a, const Input *in, Config **out) {
   Config *c = (Config *)a->data;
   REQUIRE(same(a->owner, in->program), E_CONFIG_OWNER);
   REQUIRE(a->length == sizeof(Config) && c->tag == CONFIG_TAG && c->version == LAYOUT_VERSION, E_CONFIG_DATA);
-  SEEDS("config", 0, &c->bump);
-  TRY(require_address(a, in, E_CONFIG_ADDRESS));
   *out = c;
   return 0;
 }
@@ -48,6 +49,12 @@ NOINLINE u64 load_node(const Account *a, const Input *in, const Key *key, Node *
   TRY(require_address(a, in, E_NODE_ADDRESS));
   *out = n;
   return 0;
+}
+
+/* A Node account, whosoever: its key is in its data and proves its address. */
+NOINLINE u64 load_any_node(const Account *a, const Input *in, Node **out) {
+  REQUIRE(a->length == sizeof(Node), same(a->owner, in->program) ? E_NODE_DATA : E_NODE_OWNER);
+  return load_node(a, in, &((const Node *)a->data)->node, out);
 }
 
 NOINLINE u64 load_writable_node(const Account *a, const Input *in, const Key *key, Node **out) {
@@ -85,10 +92,10 @@ NOINLINE u64 check_token_account(const Account *a, const Key *address, const Key
 }
 INLINE u64 token_amount(const Account *a) { return read_u64(a->data + TOKEN_AMOUNT_AT); }
 
-/* The signer's associated token account, from which `amount` is about to be taken; its address goes to *out. */
-NOINLINE u64 check_funding(const Account *a, const Account *owner, const Config *c, u64 amount, Key *out) {
-  associated_address(owner->key, &c->mint, out);
-  TRY(check_token_account(a, out, &c->mint, E_FUNDING_ADDRESS));
+/* A token account of the signer, from which `amount` is about to be taken. */
+NOINLINE u64 check_funding(const Account *a, const Account *owner, const Config *c, u64 amount) {
+  TRY(check_token_account(a, a->key, &c->mint, E_FUNDING_OWNER));
+  REQUIRE(same(a->data + TOKEN_OWNER_AT, owner->key), E_FUNDING_OWNER);
   REQUIRE(token_amount(a) >= amount, E_FUNDS);
   return 0;
 }
@@ -103,6 +110,13 @@ NOINLINE u64 check_stake_vault(const Account *a, const Input *in, const Config *
   SEEDS("stake_vault", 0, &c->stake_vault_bump);
   TRY(require_address(a, in, E_STAKE_VAULT_ADDRESS));
   return check_token_account(a, a->key, &c->mint, E_STAKE_VAULT_ADDRESS);
+}
+
+/* Move tokens out of the stake vault, which Config signs for. */
+NOINLINE u64 pay_from_stakes(const Account *vault, const Account *to, const Account *config, const Config *c,
+                             u64 amount) {
+  SEEDS("config", 0, &c->bump);
+  return token_transfer(vault, to, config, amount, 1);
 }
 
 /* Counters never wrap. */

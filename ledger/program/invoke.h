@@ -1,14 +1,14 @@
 /* Addresses derived from seeds, and calls to the System and Token programs.
  *
- * An account of ours is made by top-up transfer, allocate and assign: CreateAccount would let anyone block an
- * address for ever by sending it a few lamports beforehand.
+ * CreateAccount refuses an address that has lamports, so anyone could block one for ever by sending it a few
+ * beforehand: such an account of ours is made by top-up transfer, allocate and assign instead.
  */
 #pragma once
 #include "errors.h"
 #include "keys.h"
 #include "layout.h"
 
-enum { SYSTEM_ASSIGN = 1, SYSTEM_TRANSFER = 2, SYSTEM_ALLOCATE = 8 };
+enum { SYSTEM_CREATE = 0, SYSTEM_ASSIGN = 1, SYSTEM_TRANSFER = 2, SYSTEM_ALLOCATE = 8 };
 enum { TOKEN_TRANSFER = 3, TOKEN_CLOSE_ACCOUNT = 9, TOKEN_INITIALIZE_ACCOUNT_3 = 18 };
 
 /* Seeds [name, id?, bump?] become the current seeds and the current signer. */
@@ -85,19 +85,13 @@ NOINLINE u64 rent_minimum(u64 length, u64 *out) {
   return 0;
 }
 
-/* Make `a`, the address of the current seeds, an account of `length` zero bytes that belongs to `owner`. */
-NOINLINE u64 create(const Account *payer, const Account *a, u64 length, const Key *owner) {
-  u64 minimum;
-  REQUIRE(same(a->owner, &SYSTEM_PROGRAM) && a->length == 0, E_ACCOUNT_IN_USE);
-  REQUIRE(a->is_writable, E_NOT_WRITABLE);
-  TRY(rent_minimum(length, &minimum));
-  if (*a->lamports < minimum) {
-    u64 missing = minimum - *a->lamports;
-    REQUIRE(*payer->lamports >= missing, E_LAMPORTS);
+/* Make `a`, which has lamports already, an account of `length` zero bytes with at least `lamports`. */
+NOINLINE u64 create_funded(const Account *payer, const Account *a, u64 lamports, u64 length, const Key *owner) {
+  if (*a->lamports < lamports) {
     meta(0, payer, 1, 1);
     meta(1, a, 1, 0);
     *(u32 *)WORK->call_data = SYSTEM_TRANSFER;
-    write_u64(WORK->call_data + 4, missing);
+    write_u64(WORK->call_data + 4, lamports - *a->lamports);
     TRY(call(&SYSTEM_PROGRAM, 2, 12, 0));
   }
   meta(0, a, 1, 1);
@@ -110,12 +104,39 @@ NOINLINE u64 create(const Account *payer, const Account *a, u64 length, const Ke
   return call(&SYSTEM_PROGRAM, 1, 36, 1);
 }
 
+/* Make `a`, the address of the current seeds, an account of `length` zero bytes that belongs to `owner` and holds
+ * `deposit` lamports beside its rent. */
+NOINLINE u64 create(const Account *payer, const Account *a, u64 length, const Key *owner, u64 deposit) {
+  u64 lamports;
+  REQUIRE(same(a->owner, &SYSTEM_PROGRAM) && a->length == 0, E_ACCOUNT_IN_USE);
+  REQUIRE(a->is_writable, E_NOT_WRITABLE);
+  TRY(rent_minimum(length, &lamports));
+  lamports += deposit;
+  REQUIRE(*payer->lamports + *a->lamports >= lamports, E_LAMPORTS);
+  if (*a->lamports) return create_funded(payer, a, lamports, length, owner);
+  meta(0, payer, 1, 1);
+  meta(1, a, 1, 1);
+  *(u32 *)WORK->call_data = SYSTEM_CREATE;
+  write_u64(WORK->call_data + 4, lamports);
+  write_u64(WORK->call_data + 12, length);
+  copy_key(WORK->call_data + 20, owner);
+  return call(&SYSTEM_PROGRAM, 2, 52, 1);
+}
+
 /* Make `a`, the address of the current seeds, a token account of `mint` under `authority`. */
 NOINLINE u64 create_token_account(const Account *payer, const Account *a, const Account *mint, const Key *authority) {
-  TRY(create(payer, a, TOKEN_ACCOUNT_BYTES, &TOKEN_PROGRAM));
+  TRY(create(payer, a, TOKEN_ACCOUNT_BYTES, &TOKEN_PROGRAM, 0));
   meta(0, a, 1, 0);
   meta(1, mint, 0, 0);
   WORK->call_data[0] = TOKEN_INITIALIZE_ACCOUNT_3;
   copy_key(WORK->call_data + 1, authority);
   return call(&TOKEN_PROGRAM, 2, 33, 0);
+}
+
+/* Give back to whoever submitted a step what its signatures cost, from the job's deposit. Calls to other programs
+ * come before it: they must find lamports as the runtime knows them. */
+INLINE void reimburse(const Account *job, const Account *submitter, u64 signatures) {
+  u64 lamports = signatures * SIGNATURE_LAMPORTS;
+  *job->lamports -= lamports;
+  *submitter->lamports += lamports;
 }

@@ -4,6 +4,10 @@
 
 INLINE u8 quorum_of(u8 k) { return k == 3 ? 2 : k == 5 ? 3 : k == 7 ? 5 : 0; }
 
+/* What submitters may be given back: seat has one signature, a settlement its own and at most one of each member and
+ * of the worker; each step gets one more for a priority fee. What is not used returns to the requester. */
+INLINE u64 deposit_of(u8 k) { return (2 + SETTLEMENTS_MAX * (k + 3UL)) * SIGNATURE_LAMPORTS; }
+
 INLINE void hash_job_id(const Key *requester, const OpenJobData *d, Key *out) {
   WORK->slices[0] = (Slice){"cyx/job", 7};
   WORK->slices[1] = (Slice){requester, sizeof(Key)};
@@ -18,7 +22,8 @@ NOINLINE u64 check_terms(const OpenJobData *d, const Config *c) {
   REQUIRE(d->units_total, E_UNITS_TOTAL);                                          /* 3 */
   REQUIRE(!is_zero(&d->execution_class), E_CLASS_ZERO);                            /* 4 */
   REQUIRE(d->work_deadline_s > now_s() && d->work_deadline_s <= TIME_MAX, E_WORK_DEADLINE);      /* 5 */
-  REQUIRE(d->refund_at_s >= d->work_deadline_s + c->grace_s && d->refund_at_s <= 2 * TIME_MAX, E_REFUND_TIME); /* 6 */
+  REQUIRE(d->refund_at_s >= d->work_deadline_s + c->grace_s, E_REFUND_TIME);       /* 6 */
+  REQUIRE(d->refund_at_s <= now_s() + c->unbonding_s, E_REFUND_TIME); /* 7: no stake leaves before the job is over */
   return 0;
 }
 
@@ -34,7 +39,6 @@ NOINLINE void write_job(Job *j, const OpenJobData *d, const Config *c, const Key
   j->verifier_share_bps = c->verifier_share_bps;
   copy_key(&j->job, &WORK->context);
   copy_key(&j->requester, requester);
-  copy_key(&j->refund_ata, &WORK->digest);
   copy_key(&j->spec_hash, &d->spec_hash);
   copy_key(&j->execution_class, &d->execution_class);
   j->budget = d->budget;
@@ -58,14 +62,14 @@ NOINLINE u64 open_job(const Input *in) {
   REQUIRE(same(mint->key, &c->mint), E_MINT_ADDRESS);                              /* 6 */
   TRY(read_clock());
   TRY(check_terms(d, c));                                                          /* 7 */
-  TRY(check_funding(funding, requester, c, d->budget, &WORK->digest));             /* 8 */
+  TRY(check_funding(funding, requester, c, d->budget));             /* 8 */
   hash_job_id(requester->key, d, &WORK->context);
   SEEDS("vault", &WORK->context, 0);
   TRY(require_canonical(vault, in, &WORK->bump[1], E_VAULT_ADDRESS));              /* 9 */
   TRY(create_token_account(requester, vault, mint, job->key));
   SEEDS("job", &WORK->context, 0);
   TRY(require_canonical(job, in, &WORK->bump[0], E_JOB_ADDRESS));                  /* 10 */
-  TRY(create(requester, job, sizeof(Job), in->program));                           /* 11: not there yet */
+  TRY(create(requester, job, sizeof(Job), in->program, deposit_of(d->k)));         /* 11: not there yet */
   write_job((Job *)job->data, d, c, requester->key);
   return token_transfer(funding, vault, requester, d->budget, 0);
 }
@@ -109,7 +113,7 @@ NOINLINE u64 check_member(const Node *n, const Job *j, const Config *c) {
   return 0;
 }
 
-/* Accounts: Job, config, SlotHashes, then k Node accounts in rising ticket order. Anyone may submit. */
+/* Accounts: Job, config, SlotHashes, submitter, then k Node accounts in rising ticket order. Anyone may submit. */
 NOINLINE u64 seat(const Input *in) {
   Job *j;
   Config *c;
@@ -117,19 +121,18 @@ NOINLINE u64 seat(const Input *in) {
   const Key *slot_hash;
   u64 last = 0;
   REQUIRE(in->length == 1, E_INSTRUCTION_LENGTH);                                  /* 1 */
-  REQUIRE(in->count >= 3, E_ACCOUNTS_COUNT);                                       /* 2 */
+  REQUIRE(in->count >= 4, E_ACCOUNTS_COUNT);                                       /* 2 */
   TRY(load_job(&in->accounts[0], in, &j));                                         /* 3 */
   TRY(load_config(&in->accounts[1], in, &c));                                      /* 4 */
-  REQUIRE(in->count == 3UL + j->k, E_ACCOUNTS_COUNT);                              /* 5 */
+  REQUIRE(in->count == 4UL + j->k, E_ACCOUNTS_COUNT);                              /* 5 */
   REQUIRE(j->state == OPEN, E_NOT_OPEN);                                           /* 6 */
   TRY(read_clock());
   REQUIRE(WORK->clock.slot > j->open_slot, E_SEAT_TOO_EARLY);                      /* 7 */
   REQUIRE(WORK->clock.slot <= j->open_slot + SEAT_DEADLINE_SLOTS, E_SEAT_TOO_LATE); /* 8 */
   TRY(find_slot_hash(&in->accounts[2], j->open_slot, &slot_hash));                 /* 9 */
+  TRY(check_payer(&in->accounts[3]));                                              /* 10 */
   for (u64 i = 0; i < j->k; i++) {
-    const Account *a = &in->accounts[3 + i];
-    REQUIRE(a->length == sizeof(Node), same(a->owner, in->program) ? E_NODE_DATA : E_NODE_OWNER); /* 10 */
-    TRY(load_node(a, in, &((const Node *)a->data)->node, &n));                     /* 11 */
+    TRY(load_any_node(&in->accounts[4 + i], in, &n));                              /* 11 */
     TRY(check_member(n, j, c));                                                    /* 12 */
     u64 ticket = ticket_of(slot_hash, &j->job, &n->node);
     REQUIRE(i == 0 || ticket > last, E_TICKET_ORDER);                              /* 13 */
@@ -137,5 +140,6 @@ NOINLINE u64 seat(const Input *in) {
     copy_key(&j->committee[i], &n->node);
   }
   j->state = SEATED;
+  reimburse(&in->accounts[0], &in->accounts[3], 2);
   return 0;
 }

@@ -51,6 +51,8 @@ typedef struct { /* every byte of scratch memory, in one place */
   Meta metas[4];
   Call call;
   u8 call_data[64];
+  Slice precompile; /* data of the Ed25519 instruction right before ours */
+  u64 statements;   /* signatures in it */
   Clock clock;
   Rent rent;
   Key hash, context, digest;

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+from solders.account import Account
 from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from chain_world import CLASS, MINIMUM_STAKE, World, key, node_id, refused
+from chain_world import CLASS, MINIMUM_STAKE, UNBONDING_S, World, key, node_id, refused
 from cyxnode.ledger import escrow_layout as layout
 from cyxnode.protocol import chain
-from cyxnode.protocol.chain import JobAccount
+from cyxnode.protocol.chain import JobAccount, Verdict
 from cyxnode.protocol.units import MicroCyx
 
+TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 Step = Callable[[World], tuple[list[Instruction], Keypair]]
 
 
@@ -46,6 +49,43 @@ def _settle(world: World) -> tuple[list[Instruction], Keypair]:
     return world.encode(world.signed(job, world.settlement(job)), world.admin), world.admin
 
 
+def _partial(world: World) -> tuple[list[Instruction], Keypair]:
+    job = world.seated_job()
+    wish = replace(world.settlement(job, Verdict.PARTIAL), units=3)
+    return world.encode(world.signed(job, wish), world.admin), world.admin
+
+
+def _fraud(world: World) -> tuple[list[Instruction], Keypair]:
+    job = world.seated_job()
+    return world.encode(world.signed(job, world.settlement(job, Verdict.FRAUD)), world.admin), world.admin
+
+
+def _close_fraud(world: World) -> tuple[list[Instruction], Keypair]:
+    job = world.settle(world.seated_job(), Verdict.FRAUD)
+    return world.encode(chain.CloseJob(job.job), world.admin), world.admin
+
+
+def _request_unstake(world: World) -> tuple[list[Instruction], Keypair]:
+    return world.encode(chain.RequestUnstake(), world.nodes[0]), world.nodes[0]
+
+
+def _withdraw_stake(world: World) -> tuple[list[Instruction], Keypair]:
+    world.submit(chain.RequestUnstake(), world.nodes[0])
+    world.advance(seconds=UNBONDING_S)
+    return world.encode(chain.WithdrawStake(node_id(world.nodes[0])), world.admin), world.admin
+
+
+def _withdraw_earned(world: World) -> tuple[list[Instruction], Keypair]:
+    job = world.settle(world.seated_job())
+    world.submit(chain.CloseJob(job.job))
+    return world.encode(chain.WithdrawEarned(job.committee[0]), world.admin), world.admin
+
+
+def _slash(world: World) -> tuple[list[Instruction], Keypair]:
+    job = world.seated_job()
+    return world.encode(world.contradiction(job, world.members(job)[0]), world.admin), world.admin
+
+
 def _close(world: World) -> tuple[list[Instruction], Keypair]:
     job = world.settle(world.seated_job())
     return world.encode(chain.CloseJob(job.job), world.admin), world.admin
@@ -59,13 +99,20 @@ def _refund(world: World) -> tuple[list[Instruction], Keypair]:
 
 STEPS: dict[str, tuple[Step, list[int]]] = {
     # for each account of the instruction, the error when another one is put in its place
-    "initialise": (_initialise, [0, 120, 130, 124, 106, 107]),
-    "register": (_register, [0, 121, 160, 143, 130, 106, 107]),
-    "open_job": (_open, [0, 121, 180, 148, 143, 123, 106, 107]),
-    "seat": (_seat, [181, 121, 203, 161, 161, 161]),
-    "settle": (_settle, [181, 121, 220, 161, 148, 145, 146, 106]),
-    "close_job": (_close, [181, 121, 148, 188, 147, 106, 130, 161, 161]),
-    "refund_expired": (_refund, [181, 121, 148, 188, 147, 106]),
+    "initialise": (_initialise, [0, 120, 130, 124, 106, 107, 132]),
+    "register": (_register, [0, 121, 160, 140, 130, 106, 107]),
+    "open_job": (_open, [0, 121, 180, 148, 140, 123, 106, 107]),
+    "seat": (_seat, [181, 121, 203, 0, 161, 161, 161]),
+    "settle": (_settle, [181, 121, 220, 0, 161, 148, 145, 146, 106]),
+    "settle PARTIAL": (_partial, [181, 121, 220, 0, 161, 148, 145, 146, 106]),
+    "settle FRAUD": (_fraud, [181, 121, 220, 0, 161]),
+    "close_job": (_close, [181, 121, 148, 188, 147, 130, 106, 161, 161]),
+    "close_job FRAUD": (_close_fraud, [181, 121, 148, 188, 147, 130, 106, 146]),
+    "refund_expired": (_refund, [181, 121, 148, 188, 147, 130, 106]),
+    "request_unstake": (_request_unstake, [0, 121, 161]),
+    "withdraw_stake": (_withdraw_stake, [121, 161, 130, 145, 106]),
+    "withdraw_earned": (_withdraw_earned, [121, 161, 130, 145, 106]),
+    "slash_equivocation": (_slash, [121, 161, 130, 146, 106, 220]),
 }
 
 
@@ -137,6 +184,31 @@ def _written(instructions: list[Instruction]) -> set[Pubkey]:
     return {account.pubkey for step in instructions for account in step.accounts if account.is_writable}
 
 
+@pytest.mark.parametrize("name", ["seat", "settle"])
+def test_the_submitter_must_sign(name: str) -> None:
+    prepare, _ = STEPS[name]
+    world = World(5)
+    (*before, step), signer = prepare(world)
+    for is_signer, is_writable, error in ((False, True, 104), (True, False, 105)):
+        accounts = list(step.accounts)
+        accounts[3] = AccountMeta(signer.pubkey(), is_signer, is_writable)
+        changed = Instruction(step.program_id, bytes(step.data), accounts)
+        payer = world.wallet("payer")
+        with refused(error):
+            world.send([before[-1], changed] if before else [changed], [payer, signer] if is_signer else [payer])
+
+
+def test_a_node_asks_itself_to_unbond() -> None:
+    world = World(1)
+    (step,), node = _request_unstake(world)
+    accounts = [AccountMeta(node.pubkey(), False, False), *step.accounts[1:]]
+    with refused(104):
+        world.send([Instruction(step.program_id, bytes(step.data), accounts)], [world.admin])
+    accounts = [AccountMeta(world.admin.pubkey(), True, False), *step.accounts[1:]]
+    with refused(160):
+        world.send([Instruction(step.program_id, bytes(step.data), accounts)], [world.admin])
+
+
 @pytest.mark.parametrize("name", ["initialise", "register", "open_job"])
 def test_the_payer_must_sign(name: str) -> None:
     prepare, _ = STEPS[name]
@@ -156,7 +228,7 @@ def test_the_payer_must_sign(name: str) -> None:
 
 def test_unknown_instructions_and_floods_of_accounts() -> None:
     world = World()
-    for data, count, error in ((b"\x07", 0, 100), (b"", 0, 101), (b"\x03", 21, 102)):
+    for data, count, error in ((b"\x0b", 0, 100), (b"", 0, 101), (b"\x03", 21, 102)):
         accounts = [AccountMeta(Pubkey.new_unique(), False, False) for _ in range(count)]
         with refused(error):
             world.send([Instruction(world.program, data, accounts)], [world.admin])
@@ -179,13 +251,13 @@ def test_accounts_of_the_right_kind_but_of_somebody_else() -> None:
     impostor = world.ata(key("impostor").pubkey())
     foreign = world.ata(key("impostor").pubkey(), other_mint)
     for at, account, error in (
-        (3, layout.node_address(world.program, bytes(second.pubkey())), 160),
-        (4, layout.vault_address(world.program, other.job), 148),
-        (5, world.ata(key("n0/payout").pubkey()), 145) if worker != world.nodes[0] else (5, impostor, 145),
-        (5, world.ata(worker.pubkey()), 145),  # the node's own wallet is not its payout
-        (6, impostor, 146),
-        (5, foreign, 145),
-        (6, foreign, 146),
+        (4, layout.node_address(world.program, bytes(second.pubkey())), 160),
+        (5, layout.vault_address(world.program, other.job), 148),
+        (6, world.ata(key("n0/payout").pubkey()), 145) if worker != world.nodes[0] else (6, impostor, 145),
+        (6, world.ata(worker.pubkey()), 145),  # the node's own wallet is not its payout
+        (7, impostor, 146),
+        (6, foreign, 145),
+        (7, foreign, 146),
     ):
         with refused(error):
             world.send([*before, _with_account(settle, at, account)], [world.admin])
@@ -197,7 +269,7 @@ def test_accounts_of_the_right_kind_but_of_somebody_else() -> None:
         (3, world.admin.pubkey(), 188),
         (4, impostor, 147),
         (4, foreign, 147),
-        (6, layout.vault_address(world.program, other.job), 130),
+        (5, layout.vault_address(world.program, other.job), 130),
         (7, layout.node_address(world.program, job.committee[2]), 160),
     ):
         with refused(error):
@@ -205,18 +277,36 @@ def test_accounts_of_the_right_kind_but_of_somebody_else() -> None:
     world.send([create, close], [world.admin])
 
 
+@pytest.mark.parametrize(("name", "at"), [("register", 3), ("open_job", 4)])
+def test_nobody_pays_from_an_account_of_somebody_else(name: str, at: int) -> None:
+    """Nor from one of another mint, or of another token program that looks the same."""
+    prepare, _ = STEPS[name]
+    world = World(5)
+    (*before, step), signer = prepare(world)
+    victim = key("victim").pubkey()
+    world.pay(victim, 10**9)
+    with refused(143):
+        world.send([*before, _with_account(step, at, world.ata(victim))], [signer])
+    other = world.new_mint("other mint")
+    world.pay(signer.pubkey(), 10**9, other)
+    with refused(142):
+        world.send([*before, _with_account(step, at, world.ata(signer.pubkey(), other))], [signer])
+    real = world.svm.get_account(step.accounts[at].pubkey)
+    assert real is not None
+    copied = Pubkey.new_unique()
+    world.svm.set_account(copied, Account(real.lamports, real.data, TOKEN_2022))
+    with refused(140):
+        world.send([*before, _with_account(step, at, copied)], [signer])
+    world.send([*before, step], [signer])
+
+
 def test_a_forged_account_of_another_owner_is_not_believed() -> None:
-    """The right bytes at another address, owned by another program, or by ours: none is taken for the Config."""
+    """The right bytes at another address, though the runtime would let nobody write them there."""
     world = World(3)
     job = world.open_job()
     world.advance()
     (seat,) = world.encode(chain.Seat(job.job, world.draw(job)), world.admin)
-    real = world.svm.get_account(layout.config_address(world.program))
-    assert real is not None
     forged = Pubkey.new_unique()
-    world.svm.set_account(forged, real)
-    with refused(120):
-        world.send([_with_account(seat, 1, forged)], [world.admin])
     real = world.svm.get_account(layout.job_address(world.program, job.job))
     assert real is not None
     world.svm.set_account(forged, real)
@@ -226,10 +316,10 @@ def test_a_forged_account_of_another_owner_is_not_believed() -> None:
     copied = world.svm.get_account(layout.node_address(world.program, node_id(world.nodes[0])))
     assert copied is not None
     world.svm.set_account(node, copied)
-    for at in (3, 4, 5):
+    for at in (4, 5, 6):
         with refused(160):
             world.send([_with_account(seat, at, node)], [world.admin])
-    for at, error in ((0, 182), (1, 122), (3, 162)):
+    for at, error in ((0, 182), (1, 122), (4, 162)):
         address = [layout.config_address(world.program), layout.job_address(world.program, job.job)][at == 1]
         with refused(error):
             world.send([_with_account(seat, at, address)], [world.admin])

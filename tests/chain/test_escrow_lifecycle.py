@@ -119,10 +119,24 @@ def test_closing_returns_the_rent_to_the_requester() -> None:
     fee = 5000
     world.advance()
     world.submit(chain.Seat(opened.job, world.draw(opened)))
-    world.settle(world.job(opened.job) or opened)
+    job_settled = world.settle(world.job(opened.job) or opened)
     world.submit(chain.CloseJob(opened.job))
     assert spent > fee
-    assert world.lamports(world.requester.pubkey()) == before - fee
+    submitters = 2 + job_settled.m + 2  # signatures that seat and settle are given back
+    assert world.lamports(world.requester.pubkey()) == before - fee - 5000 * submitters
+
+
+def test_submitters_are_given_back_what_signatures_cost() -> None:
+    world = World(4)
+    job = world.open_job()
+    world.advance()
+    before = world.lamports(world.admin.pubkey())
+    world.submit(chain.Seat(job.job, world.draw(job)))
+    assert world.lamports(world.admin.pubkey()) == before + 5_000, "one signature, and one more for a priority fee"
+    job = world.job(job.job) or job
+    before = world.lamports(world.admin.pubkey())
+    world.submit(world.signed(job, world.settlement(job, Verdict.UNSOLD), world.members(job)))
+    assert world.lamports(world.admin.pubkey()) == before + 5_000, "its own and those of the quorum, and one more"
 
 
 def test_half_of_the_units_is_paid_by_half() -> None:
@@ -179,7 +193,7 @@ def test_refund_after_the_deadline_returns_everything(seated: bool) -> None:
     world.submit(chain.RefundExpired(job.job))
     assert world.tokens(world.requester.pubkey()) == job.budget
     assert world.job(job.job) is None
-    assert world.lamports(world.requester.pubkey()) == before - 5000
+    assert world.lamports(world.requester.pubkey()) == before - 5_000 - (10_000 if seated else 0)
 
 
 def test_settle_and_refund_exclude_each_other() -> None:

@@ -11,7 +11,6 @@ from solders.instruction import Instruction
 from solders.pubkey import Pubkey
 
 from chain_world import World, key, node_id, refused
-from cyxnode.ledger import escrow_instructions as build
 from cyxnode.ledger.escrow_layout import ED25519_PRECOMPILE
 from cyxnode.protocol import chain
 from cyxnode.protocol.chain import JobAccount, Verdict
@@ -56,10 +55,8 @@ def test_one_of_three(world: World, job: JobAccount) -> None:
 
 def test_no_signature_at_all(world: World, job: JobAccount) -> None:
     wish = world.settlement(job, Verdict.UNSOLD)
-    with refused(4, index=0):  # the precompile's own: a message without signatures
-        world.submit(world.signed(job, wish, []))
     *_, settle = world.encode(wish, world.admin)
-    with refused(228):  # the precompile accepts this one
+    with refused(228):  # the precompile itself has nothing against it
         world.send([Instruction(ED25519_PRECOMPILE, b"\0\0", []), settle], [world.admin])
     _unpaid(world, job)
 
@@ -104,7 +101,7 @@ def test_fields_changed_after_signing(world: World, job: JobAccount, changes: di
     forged = replace(wish, **changes)  # type: ignore[arg-type]
     create, _, settle = _parts(world, forged)
     with refused(225, index=3):
-        world.send([*create, build.ed25519(signed_for, wish.signatures), settle], [world.admin])
+        world.send([*create, world.precompile(signed_for, wish.signatures), settle], [world.admin])
     _unpaid(world, job)
 
 
@@ -121,7 +118,7 @@ def test_signatures_of_another_place(world: World, job: JobAccount, bound: str) 
     signatures = tuple((node_id(m), bytes(m.sign_message(message))) for m in world.members(job)[:2])
     create, _, settle = _parts(world, world.signed(job, wish))
     with refused(225, index=3):
-        world.send([*create, build.ed25519(message, signatures), settle], [world.admin])
+        world.send([*create, world.precompile(message, signatures), settle], [world.admin])
     _unpaid(world, job)
 
 
@@ -136,7 +133,7 @@ def test_a_settlement_does_not_fit_another_job_of_the_same_committee() -> None:
     message = world.message(first, wish)
     *_, settle = world.encode(replace(wish, job=second.job), world.admin)
     with refused(225):
-        world.send([build.ed25519(message, wish.signatures), settle], [world.admin])
+        world.send([world.precompile(message, wish.signatures), settle], [world.admin])
 
 
 def test_a_settlement_is_not_replayed(world: World, job: JobAccount) -> None:
@@ -168,7 +165,7 @@ def test_a_job_opened_again_does_not_take_old_signatures() -> None:
     forged = world.message(first, settlement)
     *_, settle = world.encode(settlement, world.admin)
     with refused(225):
-        world.send([build.ed25519(forged, settlement.signatures), settle], [world.admin])
+        world.send([world.precompile(forged, settlement.signatures), settle], [world.admin])
 
 
 def test_another_instruction_in_between(world: World, job: JobAccount) -> None:
@@ -213,7 +210,7 @@ def test_a_longer_message_that_starts_the_same(world: World, job: JobAccount) ->
     signatures = tuple((node_id(m), bytes(m.sign_message(message))) for m in world.members(job)[:2])
     *_, settle = _parts(world, world.signed(job, wish))
     with refused(225):
-        world.send([build.ed25519(message, signatures), settle], [world.admin])
+        world.send([world.precompile(message, signatures), settle], [world.admin])
 
 
 def test_the_message_may_stand_anywhere_in_the_precompile(world: World, job: JobAccount) -> None:

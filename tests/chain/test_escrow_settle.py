@@ -33,6 +33,11 @@ def _unpaid(world: World, job: JobAccount) -> None:
         (Verdict.OK, {"units": 11}, 247),
         (Verdict.OK, {"units": 0}, 248),
         (Verdict.OK, {"fee_mask": 8}, 249),
+        (Verdict.PARTIAL, {"price": 50_000_001}, 246),
+        (Verdict.PARTIAL, {"units": 10}, 247),
+        (Verdict.PARTIAL, {"units": 0}, 248),
+        (Verdict.FRAUD, {"units": 1}, 255),
+        (Verdict.FRAUD, {"price": 50_000_001}, 246),
         (Verdict.FAILED, {"units": 1}, 255),
         (Verdict.FAILED, {"price": 50_000_001}, 246),
         (Verdict.UNSOLD, {"price": 1}, 255),
@@ -49,8 +54,8 @@ def test_what_even_a_quorum_cannot_do(
     _unpaid(world, job)
 
 
-@pytest.mark.parametrize(("number", "code"), [(0, 243), (5, 244), (6, 245), (7, 243)])
-def test_verdicts_that_this_version_does_not_know(world: World, job: JobAccount, number: int, code: int) -> None:
+@pytest.mark.parametrize(("number", "code"), [(0, 243), (7, 243), (255, 243)])
+def test_verdicts_that_do_not_exist(world: World, job: JobAccount, number: int, code: int) -> None:
     wish = world.signed(job, world.settlement(job, Verdict.UNSOLD))
     *_, precompile, settle = world.encode(wish, world.admin)
     data = bytearray(settle.data)
@@ -66,7 +71,7 @@ def test_a_verdict_without_a_worker_names_none(world: World, job: JobAccount, ve
     _unpaid(world, job)
 
 
-@pytest.mark.parametrize("verdict", [Verdict.OK, Verdict.FAILED])
+@pytest.mark.parametrize("verdict", [Verdict.OK, Verdict.FAILED, Verdict.FRAUD])
 def test_a_node_holds_one_role(world: World, verdict: Verdict) -> None:
     world.requester = world.add_node("requester")
     job = world.seated_job()
@@ -86,7 +91,7 @@ def test_ok_needs_a_worker_of_the_class(world: World, job: JobAccount) -> None:
     wish = world.signed(job, world.settlement(job))
     *_, precompile, settle = world.encode(wish, world.admin)
     data = bytes(settle.data[:16]) + bytes(32) + bytes(settle.data[48:])
-    accounts = [account for at, account in enumerate(settle.accounts) if at != 3]
+    accounts = [account for at, account in enumerate(settle.accounts) if at != 4]
     with refused(251):
         world.send([precompile, Instruction(world.program, data, accounts)], [world.admin])
     assert world.settle(job, Verdict.FAILED, other).worker == node_id(other)

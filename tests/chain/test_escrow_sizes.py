@@ -10,7 +10,7 @@ import pytest
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.keypair import Keypair
 
-from chain_world import CLASS, MINIMUM_STAKE, World, key
+from chain_world import CLASS, MINIMUM_STAKE, UNBONDING_S, World, key, node_id
 from cyxnode.protocol import chain
 from cyxnode.protocol.limits import COMMITTEE_MAX, QUORUMS, TRANSACTION_MAX_BYTES
 from cyxnode.protocol.units import MicroCyx
@@ -56,7 +56,24 @@ def _measure(k: int) -> dict[str, tuple[int, int]]:
     expired = world.open_job(replace(wish, nonce=b"\x04" * 32))
     world.advance(seconds=expired.refund_at_s - world.unix_s)
     meter.send("refund_expired", chain.RefundExpired(expired.job))
+    _measure_stakes(world, meter, k)
     return meter.measured
+
+
+def _measure_stakes(world: World, meter: Meter, k: int) -> None:
+    wish = world.open_job_wish(k=k)
+    partial = world.seated_job(replace(wish, nonce=b"\x05" * 32))
+    half = replace(world.settlement(partial, chain.Verdict.PARTIAL), units=5, fee_mask=(1 << k) - 1)
+    meter.send("settle PARTIAL", world.signed(partial, half))
+    fraud = world.seated_job(replace(wish, nonce=b"\x06" * 32))
+    meter.send("settle FRAUD", world.signed(fraud, world.settlement(fraud, chain.Verdict.FRAUD)))
+    meter.send("close_job FRAUD", chain.CloseJob(fraud.job))
+    member = next(node for node in world.nodes if world.node(node).earned)
+    meter.send("withdraw_earned", chain.WithdrawEarned(node_id(member)))
+    meter.send("request_unstake", chain.RequestUnstake(), member)
+    world.advance(seconds=UNBONDING_S)
+    meter.send("withdraw_stake", chain.WithdrawStake(node_id(member)))
+    meter.send("slash_equivocation", world.contradiction(partial, next(n for n in world.nodes if n != member)))
 
 
 @pytest.mark.parametrize("k", sorted(QUORUMS))

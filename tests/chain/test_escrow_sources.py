@@ -16,6 +16,7 @@ from solders.pubkey import Pubkey
 from chain_world import World
 from cyxnode.ledger import escrow_instructions as build
 from cyxnode.ledger import escrow_layout as layout
+from cyxnode.ledger import node_instructions as nodes
 from cyxnode.protocol import limits
 from cyxnode.protocol.chain import JobState, Verdict
 from cyxnode.protocol.errors import RemoteError
@@ -51,7 +52,7 @@ def test_every_error_is_used() -> None:
 
 def test_addresses_are_those_of_their_names() -> None:
     found = re.findall(r"/\* (\w{32,44}) \*/\s*((?:0x[0-9a-f]{16}[, ]*\n?\s*){4})\}\}", _source("keys.h"))
-    assert len(found) == 5
+    assert len(found) == 6
     for name, words in found:
         raw = b"".join(int(word, 16).to_bytes(8, "little") for word in re.findall(r"0x[0-9a-f]+", words))
         assert raw == bytes(Pubkey.from_string(name)), name
@@ -63,22 +64,29 @@ def test_numbers_agree_with_the_protocol() -> None:
     assert c["LAYOUT_VERSION"] == layout.LAYOUT_VERSION
     assert [c[s.name] for s in JobState] == list(JobState)
     assert [c["VERDICT_OK" if v is Verdict.OK else v.name] for v in Verdict] == list(Verdict)
-    assert c["MESSAGE_SETTLE"] == QuorumKind.SETTLE
-    for name in ("INITIALISE", "REGISTER", "OPEN_JOB", "SEAT", "SETTLE", "CLOSE_JOB", "REFUND_EXPIRED"):
-        assert c[name] == getattr(build, name)
+    assert [c[f"MESSAGE_{kind.name}"] for kind in QuorumKind] == list(QuorumKind)
+    for module, names in (
+        (build, ("OPEN_JOB", "SEAT", "SETTLE", "CLOSE_JOB", "REFUND_EXPIRED")),
+        (nodes, ("INITIALISE", "REGISTER", "REQUEST_UNSTAKE", "WITHDRAW_STAKE", "WITHDRAW_EARNED")),
+        (nodes, ("SLASH_EQUIVOCATION",)),
+    ):
+        for name in names:
+            assert c[name] == getattr(module, name)
     header = _source("layout.h")
-    for name in ("COMMITTEE_MAX", "SEAT_DEADLINE_SLOTS", "FEE_BPS_MAX"):
+    for name in ("COMMITTEE_MAX", "SEAT_DEADLINE_SLOTS", "FEE_BPS_MAX", "SETTLEMENTS_MAX"):
         assert re.search(rf"#define {name} {getattr(limits, name)}\b", header), name
     assert limits.AMOUNT_MAX == (1 << 63) // 10_000
     quorums = dict(re.findall(r"k == (\d) \? (\d)", _source("open.h")))
     assert {int(k): int(m) for k, m in quorums.items()} == limits.QUORUMS
+    (three, five, seven) = re.findall(r"return k == 3 \? (\d) : k == 5 \? (\d) : (\d);", _source("quorum.h"))[0]
+    assert {3: int(three), 5: int(five), 7: int(seven)} == limits.FRAUD_QUORUMS
 
 
 def test_offsets_in_comments_are_true() -> None:
     """Field by field: /* offset */ type names; against the sizes of the types."""
     sizes = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "Key": 32}
     blocks = re.findall(r"typedef struct \{\n(.*?)\} \w+; /\* (\d+)", _source("layout.h"), re.S)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block, end in blocks:
         at = 0
         for offset, kind, names in re.findall(r"/\*\s+(\d+) \*/ (\w+) ([^;]+);", block):
@@ -103,7 +111,7 @@ def test_decoders_refuse_foreign_bytes(kind: str) -> None:
     data = world.data(address)
     assert data is not None
     decode(data)
-    for wrong in (b"", data[:-1], data + b"\0", b"\0" + data[1:], data[:1] + b"\x02" + data[2:]):
+    for wrong in (b"", data[:-1], data + b"\0", b"\0" + data[1:], data[:1] + b"\x01" + data[2:]):
         with pytest.raises(RemoteError):
             decode(wrong)
     if kind == "job":

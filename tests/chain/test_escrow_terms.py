@@ -10,7 +10,7 @@ from solders.account import Account
 from solders.instruction import Instruction
 from solders.rent import Rent
 
-from chain_world import CLASS, GRACE_S, MINIMUM_STAKE, World, key, refused
+from chain_world import CLASS, GRACE_S, MINIMUM_STAKE, UNBONDING_S, World, deposit, key, refused
 from cyxnode.ledger import escrow_layout as layout
 from cyxnode.protocol import chain
 from cyxnode.protocol.limits import AMOUNT_MAX
@@ -29,7 +29,7 @@ Changes = dict[str, object]
         (72, bytes(8), 127),
         (72, (AMOUNT_MAX + 1).to_bytes(8, "little"), 127),
         (80, ((1 << 40) + 1).to_bytes(8, "little"), 128),
-        (88, ((1 << 40) + 1).to_bytes(8, "little"), 128),
+        (88, (86_400).to_bytes(8, "little"), 128),  # the grace is not below the unbonding time
     ],
 )
 def test_initialise_refuses_terms_out_of_bounds(offset: int, value: bytes, code: int) -> None:
@@ -44,12 +44,36 @@ def test_initialise_refuses_terms_out_of_bounds(offset: int, value: bytes, code:
 def test_initialise_takes_terms_at_their_bounds() -> None:
     world = World(initialise=False)
     create, instruction = world.initialise_instructions()
-    bounds = struct.pack("<QQQ", AMOUNT_MAX, 1 << 40, 1 << 40)
+    bounds = struct.pack("<QQQ", AMOUNT_MAX, 1 << 40, (1 << 40) - 1)
     data = bytes(instruction.data[:4]) + struct.pack("<HH", 1000, 10_000) + bytes(instruction.data[8:72]) + bounds
     world.send([create, Instruction(world.program, data, instruction.accounts)], [world.admin])
     config = world.config()
     assert (config.fee_bps, config.verifier_share_bps, config.minimum_stake) == (1000, 10_000, AMOUNT_MAX)
-    assert (config.unbonding_s, config.grace_s) == (1 << 40, 1 << 40)
+    assert (config.unbonding_s, config.grace_s) == (1 << 40, (1 << 40) - 1)
+
+
+def test_only_the_upgrade_authority_initialises() -> None:
+    """Else anyone could be first, with a treasury and a mint of its own."""
+    world = World(initialise=False)
+    for authority in (key("somebody").pubkey(), None):
+        world.set_authority(authority)
+        with refused(133, index=1):
+            world.send(world.initialise_instructions(), [world.admin])
+    address = layout.program_data_address(world.program)
+    world.set_authority(world.admin.pubkey())
+    right = world.svm.get_account(address)
+    assert right is not None
+    data = bytes(right.data)
+    for owner, wrong in (
+        (world.program, data),  # not the loader's
+        (right.owner, data[:44]),
+        (right.owner, b"\x02" + data[1:]),  # another kind of account of the loader
+    ):
+        world.svm.set_account(address, Account(right.lamports, wrong, owner))
+        with refused(132, index=1):
+            world.send(world.initialise_instructions(), [world.admin])
+    world.svm.set_account(address, right)
+    world.send(world.initialise_instructions(), [world.admin])
 
 
 def test_initialise_happens_once() -> None:
@@ -114,6 +138,7 @@ def test_a_stake_has_a_ceiling() -> None:
         ({"execution_class": bytes(32)}, 163),
         ({"work_deadline_s": 1_700_000_000}, 186),
         ({"work_deadline_s": (1 << 40) + 1, "refund_at_s": 1 << 41}, 186),
+        ({"refund_at_s": 1_700_000_000 + UNBONDING_S + 1}, 187),
         ({"refund_at_s": 1_700_003_600 + GRACE_S - 1}, 187),
         ({"refund_at_s": (1 << 41) + 1}, 187),
         ({"budget": 51_000_000}, 144),
@@ -143,11 +168,11 @@ def test_open_job_refuses_what_the_client_would_not_send(offset: int, value: byt
         world.send([Instruction(world.program, bytes(data), instruction.accounts)], [world.requester])
 
 
-def test_the_latest_times_that_fit() -> None:
+def test_the_latest_time_that_fits() -> None:
+    """A job ends before a stake that is liable for it can be withdrawn."""
     world = World()
-    latest = 1 << 40
-    wish = replace(world.open_job_wish(), work_deadline_s=latest, refund_at_s=2 * latest)
-    assert world.open_job(wish).refund_at_s == 2 * latest
+    wish = replace(world.open_job_wish(), refund_at_s=world.unix_s + UNBONDING_S)
+    assert world.open_job(wish).refund_at_s == world.unix_s + UNBONDING_S
 
 
 def test_a_clock_before_1970_is_refused() -> None:
@@ -171,7 +196,7 @@ def test_rent_is_reckoned_without_floats(threshold: float, code: int | None) -> 
     world.submit(world.open_job_wish(), world.requester)
     job = world.job_of(world.open_job_wish())
     minimum = (128 + layout.JOB_BYTES) * 3480 * int(threshold)
-    assert world.lamports(layout.job_address(world.program, job.job)) == minimum
+    assert world.lamports(layout.job_address(world.program, job.job)) == minimum + deposit(job.k)
 
 
 def test_a_job_opens_once() -> None:
