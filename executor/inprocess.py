@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from ..protocol.ports import Replay, ResultCheck, TrainDone, TrainEvent, TrainTask
+from ..protocol.ports import Comparison, Replay, ResultCheck, TrainDone, TrainEvent, TrainTask
 from . import training
 from .class_digest import class_digest
 from .classes import describe_class
@@ -42,6 +42,10 @@ class InProcessSession:
     async def replay(self, segment: int, state: bytes) -> Replay:
         """Re-run a segment. Raises RemoteError when `state` is not a state of this model."""
         return await self._drive(training.replay(self._trainer(), segment, state))
+
+    async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
+        """Re-run a segment beside its claimed end. Raises RemoteError when either is not a state of this model."""
+        return await self._drive(training.compare(self._trainer(), segment, state, claimed))
 
     async def check_result(self, final_state: bytes, weights: bytes) -> ResultCheck:
         """Check delivered weights. Raises RemoteError when `final_state` is not a state of this model."""

@@ -27,6 +27,7 @@ from ..protocol.limits import (
 )
 from ..protocol.ports import (
     BatchDone,
+    Comparison,
     EpochDone,
     Replay,
     ResultCheck,
@@ -40,7 +41,7 @@ from .class_digest import class_digest
 from .determinism import ENVIRONMENT, DeviceChoice
 from .pipes import WorkerPipe
 from .sandbox import Sandbox, SandboxChoice, choose_sandbox, worker_command
-from .wire import Alive, CheckResult, InitialState, LoadTask, Ready, ReplaySegment, StateHash, Train
+from .wire import Alive, CheckResult, CompareSegment, InitialState, LoadTask, Ready, ReplaySegment, StateHash, Train
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -81,6 +82,10 @@ class ProcessSession:
     async def replay(self, segment: int, state: bytes) -> Replay:
         """Re-run a segment. Raises RemoteError when `state` is not a state of this model."""
         return await self._run(ReplaySegment(segment, state), Replay)
+
+    async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
+        """Re-run a segment beside its claimed end. Raises RemoteError when either is not a state of this model."""
+        return await self._run(CompareSegment(segment, state, claimed), Comparison)
 
     async def check_result(self, final_state: bytes, weights: bytes) -> ResultCheck:
         """Check delivered weights. Raises RemoteError when `final_state` is not a state of this model."""

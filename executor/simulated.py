@@ -20,6 +20,7 @@ from ..protocol.errors import ExecutionFailed, RemoteError
 from ..protocol.limits import MICRO, PROGRESS_INTERVAL_MS
 from ..protocol.ports import (
     BatchDone,
+    Comparison,
     EpochDone,
     Replay,
     ResultCheck,
@@ -115,6 +116,17 @@ class SimulatedSession:
         await trio.sleep(self._pace * len(steps))
         losses = [model.step() for _ in steps]
         return Replay(start, model.hash(), _bits(losses))
+
+    async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
+        """Re-run a segment beside its claimed end. One differing bit is taken for a slip of hardware."""
+        replayed = await self.replay(segment, state)
+        ours, theirs = _Model(self._spec), _Model(self._spec)
+        ours.restore(state, cursor=self._spec.segment_steps(segment).start)
+        for _ in self._spec.segment_steps(segment):
+            ours.step()
+        theirs.restore(claimed, cursor=ours.cursor)
+        bits = (int.from_bytes(ours.blob()) ^ int.from_bytes(claimed)).bit_count()
+        return Comparison(replayed.end_hash, theirs.hash(), bits if bits <= 1 else MICRO * bits // 256)
 
     async def check_result(self, final_state: bytes, weights: bytes) -> ResultCheck:
         """Compare delivered weights with the final state and recompute the metrics."""

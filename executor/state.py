@@ -8,6 +8,7 @@ exactly those of the graph's own state, so a hostile blob can choose values and 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 
@@ -15,7 +16,7 @@ import numpy as np
 from blake3 import blake3
 
 from ..protocol.errors import RemoteError
-from ..protocol.limits import STATE_MAX_BYTES
+from ..protocol.limits import DEVIATION_MAX_PPM, MICRO, STATE_MAX_BYTES
 from .tensors import Array, BadTensors, Layout, layout_of, read_tensors
 
 CURSOR = "cursor.step"
@@ -47,6 +48,24 @@ def read_like(blob: bytes, layout: Layout, *, what: str) -> dict[str, Array]:
         odd = sorted(set(found.items()) ^ set(layout.items()), key=lambda item: item[0])
         raise RemoteError(f"{what} does not belong to this model: see tensor {odd[0][0][:60]!a}")
     return arrays
+
+
+def deviation_ppm(start: Mapping[str, Array], replayed: Mapping[str, Array], claimed: Mapping[str, Array]) -> int:
+    """|claimed - replayed| / |replayed - start| over all float tensors together (Euclidean), in parts per million.
+
+    DEVIATION_MAX_PPM when the replay changed nothing, or a number is not finite; 0 when the bits are equal.
+    """
+    apart = update = 0.0
+    for name, array in replayed.items():
+        if array.dtype.kind != "f" or array.tobytes() == claimed[name].tobytes() == start[name].tobytes():
+            continue
+        exact = array.astype(np.float64)
+        apart += float(np.square(claimed[name] - exact).sum())
+        update += float(np.square(exact - start[name]).sum())
+    if apart == 0.0:
+        return 0
+    ratio = math.sqrt(apart / update) if update > 0.0 else math.inf
+    return DEVIATION_MAX_PPM if not ratio < DEVIATION_MAX_PPM / MICRO else round(MICRO * ratio)
 
 
 def all_finite(arrays: Mapping[str, Array]) -> bool:

@@ -136,12 +136,17 @@ class Trainer:
 
     def restore(self, blob: bytes, *, cursor: int) -> None:
         """Continue from a peer's state, which must stand at step `cursor`. Raises RemoteError."""
-        arrays = read_like(blob, self.layout(), what="the state")
-        if int(arrays[CURSOR][0]) != cursor:
-            raise RemoteError(f"the state stands at step {int(arrays[CURSOR][0])}, not {cursor}")
+        arrays = self.read_state(blob, cursor=cursor)
         for name, tensor in self._tensors.items():
             tensor.copy_(_place(arrays[name], torch.device("cpu")))
         self.cursor = cursor
+
+    def read_state(self, blob: bytes, *, cursor: int) -> dict[str, Array]:
+        """Views into a peer's state, which must stand at step `cursor`. Raises RemoteError."""
+        arrays = read_like(blob, self.layout(), what="the state")
+        if int(arrays[CURSOR][0]) != cursor:
+            raise RemoteError(f"the state stands at step {int(arrays[CURSOR][0])}, not {cursor}")
+        return arrays
 
     def weights_equal(self, blob: bytes) -> bool:
         """Whether delivered weights are, bit by bit, the model part of the state. A malformed blob is not."""

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..protocol.errors import ExecutionFailed
 from ..protocol.limits import PROGRESS_INTERVAL_MS
-from ..protocol.ports import BatchDone, EpochDone, Replay, ResultCheck, SegmentDone, TrainDone, TrainEvent
-from .state import all_finite, state_hash
+from ..protocol.ports import BatchDone, Comparison, EpochDone, Replay, ResultCheck, SegmentDone, TrainDone, TrainEvent
+from .state import all_finite, deviation_ppm, state_hash
 from .task import CheckedTask
 from .trainer import Trainer, to_micro
 
@@ -71,6 +71,20 @@ def replay(trainer: Trainer, segment: int, state: bytes) -> Generator[None, None
             yield
         losses = trace.end_segment()
         return Replay(start, state_hash(trainer.arrays()), losses)
+
+
+def compare(trainer: Trainer, segment: int, state: bytes, claimed: bytes) -> Generator[None, None, Comparison]:
+    """Re-run one segment from a peer's state, and measure how far its end is from the one that the peer claims.
+
+    Raises RemoteError when either is not a state of this model.
+    """
+    stop = trainer.spec.segment_steps(segment).stop
+    theirs = trainer.read_state(claimed, cursor=stop)
+    replayed = yield from replay(trainer, segment, state)
+    start = trainer.read_state(state, cursor=trainer.spec.segment_steps(segment).start)
+    with _failures_named():
+        apart = deviation_ppm(start, trainer.arrays(), theirs)
+        return Comparison(replayed.end_hash, state_hash(theirs), apart)
 
 
 def initial_state(trainer: Trainer) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 
 from ..protocol.errors import CyxError, ExecutionFailed, LocalError, RemoteError
 from ..protocol.limits import WORKER_FRAME_MAX_BYTES
-from ..protocol.ports import BatchDone, EpochDone, Replay, ResultCheck, SegmentDone, TrainDone
+from ..protocol.ports import BatchDone, Comparison, EpochDone, Replay, ResultCheck, SegmentDone, TrainDone
 
 HEADER = struct.Struct(">I")
 
@@ -63,6 +63,15 @@ class ReplaySegment:
 
 
 @dataclass(frozen=True, slots=True)
+class CompareSegment:
+    """Node to worker: re-run one segment, and measure how far the claimed end is from it."""
+
+    segment: int
+    state: bytes
+    claimed: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResult:
     """Node to worker: compare the delivered weights with the final state."""
 
@@ -92,11 +101,13 @@ class Failure:
     fix: str = ""
 
 
-COMMANDS = {kind.__name__: kind for kind in (LoadTask, Train, InitialState, ReplaySegment, CheckResult)}
+COMMANDS = {kind.__name__: kind for kind in (LoadTask, Train, InitialState, ReplaySegment, CompareSegment, CheckResult)}
 REPORTS = {
     kind.__name__: kind
-    for kind in (Ready, BatchDone, EpochDone, SegmentDone, TrainDone, Replay, ResultCheck, StateHash, Alive, Failure)
-}
+    for kind in (
+        Ready, BatchDone, EpochDone, SegmentDone, TrainDone, Replay, Comparison, ResultCheck, StateHash, Alive, Failure,
+    )
+}  # fmt: skip
 _ENCODER = msgspec.msgpack.Encoder()
 _FRAMES = msgspec.msgpack.Decoder(Frame)
 

@@ -24,6 +24,7 @@ from .wire import (
     HEADER,
     Alive,
     CheckResult,
+    CompareSegment,
     Failure,
     InitialState,
     LoadTask,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 T = TypeVar("T")
-Command = LoadTask | Train | InitialState | ReplaySegment | CheckResult
+Command = LoadTask | Train | InitialState | ReplaySegment | CompareSegment | CheckResult
 
 
 def main(arguments: list[str]) -> None:
@@ -126,6 +127,8 @@ class Worker:
                 return StateHash(self._training.initial_state(self._trainer()))
             case ReplaySegment():
                 return self._drive(self._training.replay(self._trainer(), command.segment, command.state))
+            case CompareSegment(segment, state, claimed):
+                return self._drive(self._training.compare(self._trainer(), segment, state, claimed))
             case CheckResult():
                 trainer = self._trainer()
                 return self._drive(self._training.check_result(trainer, command.final_state, command.weights))

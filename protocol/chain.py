@@ -106,8 +106,8 @@ class JobAccount:
     paid: MicroCyx
     result_hash: bytes
     fee_mask: int
-    shares: tuple[MicroCyx, ...] = ()
-    slashed: MicroCyx = MicroCyx(0)
+    shares: tuple[MicroCyx, ...]
+    slashed: MicroCyx
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,14 @@ VERDICT_COMMIT_WAIT_MS = 60_000
 VERDICT_REVEAL_WAIT_MS = 10_000
 SETTLE_ROUND_MS = 3_000
 SETTLE_ROUNDS_MAX = 64
+FRAUD_ROUNDS_MAX = 10
+"""Settlement rounds in which FRAUD looks for its quorum; then the job FAILED."""
+DISPUTES_MAX = 8
+"""Accused segments that a member replays for one job."""
+FRAUD_DEVIATION_PPM = 1_000
+"""Distance of the claimed state from the replayed one, in parts per million of the segment's update, above which it is
+no hardware's rounding."""
+DEVIATION_MAX_PPM = 1_000_000_000
 
 # counts
 QUORUMS = {3: 2, 5: 3, 7: 5}

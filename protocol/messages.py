@@ -261,7 +261,7 @@ class Outcome(Message, frozen=True):
     """How the job ended: the settlement that the quorum signed, and its transaction."""
 
     job: Bytes32
-    verdict: Annotated[int, Meta(ge=1, le=4)]
+    verdict: Annotated[int, Meta(ge=1, le=6)]
     worker: Bytes32
     price: Amount
     units: Count
@@ -321,7 +321,7 @@ class Progress(Message, frozen=True):
 
 
 class ResultClaim(Message, frozen=True):
-    """The worker's signed result (FEATURES 13). Its sha256 is the result hash on chain."""
+    """The worker's signed result (FEATURES 13). Its sha256, with a seal of zeros, is the result hash on chain."""
 
     job: Bytes32
     spec_hash: Bytes32
@@ -338,6 +338,8 @@ class ResultClaim(Message, frozen=True):
     final_accuracy_micro: Micro
     best_epoch: Count
     total_compute_time_ms: Millis
+    seal: Sig
+    """Over `hashing.claim_message`: what the escrow program checks before it takes a stake for fraud."""
 
 
 class VerdictCommit(Message, frozen=True):
@@ -380,16 +382,21 @@ class VerdictReveal(Message, frozen=True):
 
 
 class SettleProposal(Message, frozen=True):
-    """The leader asks for signatures under a settlement."""
+    """The leader asks for signatures under a settlement.
+
+    FRAUD rests on a replay: `segment` (else -1) ended in a state with hash `replayed` (else zeros).
+    """
 
     job: Bytes32
     round: Annotated[int, Meta(ge=0, lt=SETTLE_ROUNDS_MAX)]
-    verdict: Annotated[int, Meta(ge=1, le=4)]
+    verdict: Annotated[int, Meta(ge=1, le=6)]
     worker: Bytes32
     price: Amount
     units: Count
     result_hash: Bytes32
     fee_mask: Annotated[int, Meta(ge=0, le=127)]
+    segment: Annotated[int, Meta(ge=-1, lt=SEGMENTS_MAX)]
+    replayed: Bytes32
     reason: Text
 
 

@@ -194,6 +194,16 @@ class Replay:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """A replay beside the end state that the worker claims. `deviation_ppm`: the distance between both, in parts per
+    million of the segment's own update, at most DEVIATION_MAX_PPM."""
+
+    end_hash: bytes
+    claimed_hash: bytes
+    deviation_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResultCheck:
     """Delivered weights against the final state, and the held-out metrics recomputed."""
 
@@ -213,6 +223,9 @@ class RunnerSession(Protocol):
 
     async def replay(self, segment: int, state: bytes) -> Replay:
         """Re-run segment `segment` (0-based) from the safetensors `state`."""
+
+    async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
+        """Re-run a segment and measure how far its end is from the safetensors `claimed`."""
 
     async def check_result(self, final_state: bytes, weights: bytes) -> ResultCheck: ...
 

@@ -21,7 +21,7 @@ from .hashing import job_id, leaf_chain, merkle_root
 from .identity import KeyPair, verify
 from .limits import FEE_BPS_MAX, QUORUMS
 from .messages import AwardCertificate, JobAnnounce, Outcome, ResultClaim
-from .settlement import result_hash, settlement_of, signers
+from .settlement import quorum_for, result_hash, settlement_of, signers
 from .units import NodeId, base58, parse_id
 
 VERSION = 1
@@ -85,8 +85,9 @@ def derived(terms: JobTerms, evidence: Evidence) -> dict[str, Any]:
     outcome = open_as(evidence.outcome, terms.genesis, Outcome).message
     settlement = settlement_of(outcome)
     quorum = sorted(signers(terms, outcome))
-    if outcome.job != terms.job or len(quorum) < terms.m:
-        raise RemoteError(f"evidence.outcome: {len(quorum)} valid signatures, {terms.m} are needed")
+    needed = quorum_for(outcome.verdict, terms.announce.k)
+    if outcome.job != terms.job or len(quorum) < needed:
+        raise RemoteError(f"evidence.outcome: {len(quorum)} valid signatures, {needed} are needed")
     fields: dict[str, Any] = {
         "job": base58(terms.job),
         "status": settlement.verdict.name,
@@ -100,8 +101,11 @@ def derived(terms: JobTerms, evidence: Evidence) -> dict[str, Any]:
     if evidence.certificate:
         certificate = open_as(evidence.certificate, terms.genesis, AwardCertificate).message
         award = check_certificate(terms, certificate)
-        if settlement.verdict is Verdict.OK and (award.winner, award.price) != (outcome.worker, outcome.price):
-            raise RemoteError("evidence.certificate: the settlement pays another worker or price than the award")
+        if settlement.verdict in (Verdict.OK, Verdict.FRAUD) and (award.winner, award.price) != (
+            outcome.worker,
+            outcome.price,
+        ):
+            raise RemoteError("evidence.certificate: the settlement names another worker or price than the award")
     elif settlement.verdict is Verdict.OK:
         raise RemoteError("evidence.certificate: missing")
     if settlement.verdict is Verdict.OK:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 
+from msgspec import structs
+
 from . import codec
 from .award import JobTerms
 from .chain import Verdict
-from .hashing import QuorumKind, quorum_message, settle_digest
-from .identity import verify
+from .hashing import QuorumKind, claim_message, quorum_message, settle_digest
+from .identity import KeyPair, verify
+from .limits import FRAUD_QUORUMS, QUORUMS, SIGNATURE_BYTES
 from .messages import Outcome, ResultClaim
 from .units import NodeId
 
 NOBODY = NodeId(bytes(32))
 NO_RESULT = bytes(32)
+NO_SEAL = bytes(SIGNATURE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +42,24 @@ def settle_message(terms: JobTerms, round_: int, settlement: Settlement) -> byte
     return quorum_message(QuorumKind.SETTLE, 0, round_, terms.context, settlement.digest)
 
 
+def quorum_for(verdict: int, k: int) -> int:
+    """Signatures that a settlement needs of a committee with `k` seats."""
+    return FRAUD_QUORUMS[k] if verdict == Verdict.FRAUD else QUORUMS[k]
+
+
 def result_hash(claim: ResultClaim) -> bytes:
-    """sha256 of the encoded claim: what the chain remembers of a result."""
-    return sha256(codec.encode(claim)).digest()
+    """sha256 of the encoded claim with a seal of zeros: what the chain remembers of a result."""
+    return sha256(codec.encode(structs.replace(claim, seal=NO_SEAL))).digest()
+
+
+def sealed(terms: JobTerms, key: KeyPair, claim: ResultClaim) -> ResultClaim:
+    """The claim with its worker's seal."""
+    return structs.replace(claim, seal=key.sign(claim_message(0, terms.context, result_hash(claim))))
+
+
+def is_sealed(terms: JobTerms, worker: NodeId, claim: ResultClaim) -> bool:
+    """Whether the claim bears the seal of `worker`."""
+    return verify(worker, claim_message(0, terms.context, result_hash(claim)), claim.seal)
 
 
 def settlement_of(outcome: Outcome) -> Settlement:

@@ -16,6 +16,7 @@ from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import RemoteError
 from ..protocol.hashing import nonce_commitment, sample_segments, trace_digest, verdict_commitment
 from ..protocol.messages import Opening, ResultClaim, VerdictBody, VerdictCommit, VerdictReveal
+from ..protocol.settlement import is_sealed
 from ..protocol.spec import TrainSpec
 from ..protocol.units import NodeId, base58
 from .traces import traces_of
@@ -24,11 +25,13 @@ from .verification import Finding
 log = structlog.get_logger()
 
 
-def failure_of(claim: ResultClaim, terms: JobTerms) -> str | None:
+def failure_of(claim: ResultClaim, terms: JobTerms, worker: NodeId) -> str | None:
     """Why a claim is a failure by itself: the worker's own word, or that it contradicts the announce. Else None."""
     announce = terms.announce
     if claim.final_status == "failed":
         return claim.message
+    if not is_sealed(terms, worker, claim):
+        return "the claim does not bear its worker's seal"
     if (claim.spec_hash, claim.execution_class) != (announce.spec_hash, announce.execution_class):
         return "the claim is for another spec or execution class"
     if (len(claim.states), len(claim.traces)) != (announce.segments + 1, announce.segments):

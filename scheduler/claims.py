@@ -11,6 +11,7 @@ from ..protocol.hashing import leaf_chain, merkle_root, trace_commitment
 from ..protocol.limits import SEGMENTS_MAX
 from ..protocol.messages import Opening, ResultClaim
 from ..protocol.ports import SegmentDone, TrainDone
+from ..protocol.settlement import NO_SEAL
 from .traces import salt_of
 
 
@@ -40,7 +41,7 @@ class Transcript:
 def completed_claim(
     terms: JobTerms, execution_class: bytes, transcript: Transcript, done: TrainDone, cid: str
 ) -> ResultClaim:
-    """A whole training; ExecutionFailed when segments are missing."""
+    """A whole training, not sealed yet; ExecutionFailed when segments are missing."""
     states, traces, segments = transcript.states, transcript.traces, terms.announce.segments
     if len(states) != segments + 1:
         raise ExecutionFailed(f"the worker process ended after {len(states) - 1} of {segments} segments")
@@ -60,6 +61,7 @@ def completed_claim(
         final_accuracy_micro=done.final_accuracy_micro,
         best_epoch=done.best_epoch,
         total_compute_time_ms=done.total_time_ms,
+        seal=NO_SEAL,
     )
 
 
@@ -81,4 +83,5 @@ def failed_claim(terms: JobTerms, execution_class: bytes, message: str) -> Resul
         final_accuracy_micro=0,
         best_epoch=0,
         total_compute_time_ms=0,
+        seal=NO_SEAL,
     )

@@ -37,7 +37,7 @@ from ..protocol.messages import (
     VerdictReveal,
 )
 from ..protocol.ports import TrainTask
-from ..protocol.settlement import result_hash
+from ..protocol.settlement import NO_SEAL, quorum_for, result_hash
 from ..protocol.units import JobId, NodeId, base58
 from . import verification as machine
 from .auction_voting import Awarded, sampling_nonce
@@ -45,7 +45,7 @@ from .case_checks import failure_of, judge_reveal, samples_of
 from .context import NodeContext
 from .data_service import DataService
 from .replay import Replayer, ReplayReport
-from .settlement_service import Settler, settlement_of_proposal
+from .settlement_service import Settler, proposal_of, settlement_of_proposal
 from .supervision import contained, supervised
 from .task_fetch import fetch_task
 from .traces import opening_fits
@@ -155,7 +155,7 @@ class CaseRun:
         if self.claim is not None:
             return
         self.claim = signed
-        failure = failure_of(signed.message, self.terms)
+        failure = failure_of(signed.message, self.terms, signed.sender)
         self.apply(machine.ClaimReceived(result_hash(signed.message), failure, self._now()))
 
     def _from_worker(self, sender: NodeId) -> None:
@@ -179,11 +179,16 @@ class CaseRun:
 
     async def judge_settlement(self, signed: Signed[SettleProposal]) -> SettleVote:
         """Answer a leader with our signature, or refuse with the reason."""
-        asked, round_ = settlement_of_proposal(signed.message), signed.message.round
+        proposal = signed.message
+        asked, round_ = settlement_of_proposal(proposal), proposal.round
         self.terms.member(signed.sender)
         if self.state.decision is None:
             raise Refusal(NOT_YET + "no decision here")
-        self.state, agreed, reason = machine.judge_settlement(self.state, signed.sender, round_, asked)
+        if machine.lacks_proof(self.state, asked, proposal.segment):
+            self.apply(machine.SegmentAccused(proposal.segment, self._now()))
+            raise Refusal(f"{NOT_YET}segment {proposal.segment} is not replayed here")
+        proof = (proposal.segment, proposal.replayed)
+        self.state, agreed, reason = machine.judge_settlement(self.state, signed.sender, round_, asked, proof)
         if not agreed:
             raise Refusal(reason)
         return SettleVote(job=self.job, round=round_, signature=self._settler.sign(round_, asked))
@@ -236,18 +241,21 @@ class CaseRun:
                 if attempt == REPLAY_TRIES_MAX:
                     raise
         self._report = report
-        self.apply(machine.SamplesReplayed(report.ok, report.mismatch_segment, report.reason, self._now()))
+        self.apply(
+            machine.SamplesReplayed(report.ok, report.mismatch_segment, report.reason, self._now(), report.conviction)
+        )
 
     async def _replay_disputed(self, segment: int) -> None:
         """A worker that does not serve the accused segment is convicted; what fails on our side convicts nobody."""
-        mismatch = False
+        mismatch, conviction = False, None
         try:
-            mismatch = not (await (await self._replayer()).check_segment(segment)).ok
+            report = await (await self._replayer()).check_segment(segment)
+            mismatch, conviction = not report.ok, report.conviction
         except (RemoteError, PeerUnreachable) as error:
             log.warning("accused segment not served", job=base58(self.job), segment=segment, cause=str(error))
             mismatch = True
         finally:
-            self.apply(machine.DisputeReplayed(segment, mismatch, self._now()))
+            self.apply(machine.DisputeReplayed(segment, mismatch, self._now(), conviction))
 
     async def _send_commit(self, finding: machine.Finding) -> None:
         me = self.context.wire.me
@@ -289,13 +297,16 @@ class CaseRun:
 
     async def _propose_settlement(self, effect: machine.ProposeSettlement) -> None:
         settlement, round_, me = effect.settlement, effect.round, self.context.wire.me
-        self.state, agreed, reason = machine.judge_settlement(self.state, me, round_, settlement)
+        proposal = proposal_of(self.terms, effect)
+        proof = (proposal.segment, proposal.replayed)
+        self.state, agreed, reason = machine.judge_settlement(self.state, me, round_, settlement, proof)
         if not agreed:
             raise Refusal(reason)
-        signatures = await self._settler.collect(round_, settlement, effect.reason)
-        if len(signatures) < self.terms.m:
+        signatures = await self._settler.collect(proposal)
+        if len(signatures) < quorum_for(settlement.verdict, self.announce.message.k):
             return
-        outcome = await self._settler.submit(round_, settlement, signatures, effect.reason)
+        seal = self.claim.message.seal if self.claim is not None else NO_SEAL
+        outcome = await self._settler.submit(proposal, signatures, seal)
         if outcome is not None:
             self.on_outcome(outcome)
             await self._settler.tell(outcome)

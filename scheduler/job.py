@@ -23,6 +23,7 @@ class JobPhase(Enum):
     SETTLED = "settled"
     UNSOLD = "unsold"
     FAILED = "failed"
+    FRAUD = "fraud"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
@@ -39,6 +40,7 @@ class JobEvent(Enum):
     SETTLED = "settled"
     UNSOLD = "unsold"
     FAILED = "failed"
+    FRAUD = "found to be fraud"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
@@ -57,10 +59,13 @@ TRANSITIONS: dict[tuple[JobPhase, JobEvent], JobPhase] = {
     **{(phase, JobEvent.SETTLED): JobPhase.SETTLED for phase in _OPEN},
     **{(phase, JobEvent.UNSOLD): JobPhase.UNSOLD for phase in _OPEN},
     **{(phase, JobEvent.FAILED): JobPhase.FAILED for phase in _OPEN},
+    **{(phase, JobEvent.FRAUD): JobPhase.FRAUD for phase in _OPEN},
     **{(phase, JobEvent.CANCELLED): JobPhase.CANCELLED for phase in (JobPhase.DRAFT, JobPhase.QUEUED, *_OPEN[:4])},
     **{(phase, JobEvent.EXPIRED): JobPhase.EXPIRED for phase in _OPEN},
 }
-FINAL = frozenset({JobPhase.SETTLED, JobPhase.UNSOLD, JobPhase.FAILED, JobPhase.CANCELLED, JobPhase.EXPIRED})
+FINAL = frozenset(
+    {JobPhase.SETTLED, JobPhase.UNSOLD, JobPhase.FAILED, JobPhase.FRAUD, JobPhase.CANCELLED, JobPhase.EXPIRED}
+)
 
 
 @dataclass(frozen=True, slots=True)

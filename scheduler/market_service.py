@@ -28,7 +28,7 @@ from ..protocol.messages import (
     Message,
     Outcome,
 )
-from ..protocol.settlement import signers
+from ..protocol.settlement import quorum_for, signers
 from ..protocol.units import JobId, NodeId, base58
 from ..protocol.validation import MARKET_KINDS, job_topic, market_topic
 from . import verification
@@ -180,7 +180,7 @@ class MarketService:
         terms = room.auction.terms if room is not None else None
         if room is None or terms is None or room.outcome is not None:
             return
-        if len(signers(terms, signed.message)) < terms.m:
+        if len(signers(terms, signed.message)) < quorum_for(signed.message.verdict, terms.announce.k):
             log.warning("outcome dropped: too few signatures", job=base58(terms.job), peer=base58(signed.sender))
             return
         room.outcome = signed

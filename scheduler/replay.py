@@ -11,16 +11,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
+import structlog
 import trio
 
 from ..protocol.envelope import Signed
-from ..protocol.errors import PeerUnreachable
+from ..protocol.errors import PeerUnreachable, RemoteError
 from ..protocol.hashing import leaf_chain, merkle_root
-from ..protocol.limits import BLOB_MAX_BYTES, FETCH_RETRY_S, FETCH_TRIES_MAX
+from ..protocol.limits import BLOB_MAX_BYTES, FETCH_RETRY_S, FETCH_TRIES_MAX, FRAUD_DEVIATION_PPM
 from ..protocol.messages import ResultClaim
 from ..protocol.ports import Runner, RunnerSession, TrainTask
-from ..protocol.units import JobId
+from ..protocol.units import JobId, base58
 from .data_service import DataService
+from .verification_events import Conviction
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class ReplayReport:
     mismatch_segment: int
     reason: str
     losses: list[bytes]
+    conviction: Conviction | None = None
 
 
 @dataclass(slots=True)
@@ -71,8 +76,22 @@ class Replayer:
         if replayed.start_hash != claim.states[segment]:
             return ReplayReport(False, segment, f"segment {segment}: the served start state is not the claimed one", [])
         if replayed.end_hash != claim.states[segment + 1]:
-            return ReplayReport(False, segment, f"segment {segment} replays to another end state", [])
+            conviction = await self._measure(session, segment, state, replayed.end_hash)
+            return ReplayReport(False, segment, f"segment {segment} replays to another end state", [], conviction)
         return ReplayReport(True, -1, "", [replayed.losses])
+
+    async def _measure(self, session: RunnerSession, segment: int, state: bytes, end_hash: bytes) -> Conviction:
+        """How far the claimed end of a bad segment is from ours. What the worker does not show proves no fraud."""
+        claim, worker = self.claim.message, self.claim.sender
+        try:
+            claimed = await _patiently(lambda: self.data.fetch_state(worker, JobId(claim.job), segment + 1))
+            compared = await session.compare(segment, state, claimed)
+        except (RemoteError, PeerUnreachable) as error:
+            log.info("claimed state not shown", job=base58(claim.job), segment=segment, cause=str(error))
+            return Conviction(segment, end_hash, gross=False)
+        shown = (compared.end_hash, compared.claimed_hash) == (end_hash, claim.states[segment + 1])
+        log.info("deviation", job=base58(claim.job), segment=segment, ppm=compared.deviation_ppm, shown=shown)
+        return Conviction(segment, end_hash, shown and compared.deviation_ppm > FRAUD_DEVIATION_PPM)
 
     async def _check_result(self, session: RunnerSession) -> str:
         claim, worker = self.claim.message, self.claim.sender

@@ -36,7 +36,12 @@ from .wire import ANNOUNCE, Wire
 ANNOUNCE_AGAIN_S = 0.5
 ANNOUNCE_LATER_S = 10.0
 ANNOUNCES_QUICK = 10
-EVENTS = {Verdict.OK: JobEvent.SETTLED, Verdict.UNSOLD: JobEvent.UNSOLD, Verdict.CANCELLED: JobEvent.CANCELLED}
+EVENTS = {
+    Verdict.OK: JobEvent.SETTLED,
+    Verdict.UNSOLD: JobEvent.UNSOLD,
+    Verdict.CANCELLED: JobEvent.CANCELLED,
+    Verdict.FRAUD: JobEvent.FRAUD,
+}
 
 log = structlog.get_logger()
 

@@ -27,7 +27,7 @@ from ..protocol.messages import (
     StartNotice,
 )
 from ..protocol.ports import Stream
-from ..protocol.settlement import signers
+from ..protocol.settlement import quorum_for, signers
 from ..protocol.units import NodeId, base58, format_cyx
 from .auction_voting import certificate_of
 from .job import JobEvent
@@ -100,7 +100,7 @@ class Listener:
         record = self.record
         if record.outcome is not None or record.terms is None:
             return
-        if len(signers(record.terms, signed.message)) < record.terms.m:
+        if len(signers(record.terms, signed.message)) < quorum_for(signed.message.verdict, record.terms.announce.k):
             log.warning("outcome dropped: too few signatures", job=base58(record.job))
             return
         record.outcome = signed

@@ -18,13 +18,14 @@ from ..protocol.hashing import QuorumKind
 from ..protocol.identity import verify
 from ..protocol.limits import CHAIN_RETRY_S, CONFIRM_TIMEOUT_S, SETTLE_ROUND_MS
 from ..protocol.messages import Outcome, SettleProposal, SettleVote
-from ..protocol.settlement import NOBODY, Settlement, settle_message
+from ..protocol.settlement import NO_RESULT, NOBODY, Settlement, quorum_for, settle_message
 from ..protocol.units import MicroCyx, NodeId, base58
 from ..protocol.validation import market_topic
 from .context import NodeContext
 from .outage import Outage
 from .quorum_signer import sign_quorum
 from .supervision import plain_nursery, supervised
+from .verification_events import ProposeSettlement
 from .wire import OUTCOME, SETTLE
 
 Signatures = dict[NodeId, bytes]
@@ -49,10 +50,9 @@ class Settler:
         except LocalError as error:
             raise Refusal(str(error)) from error
 
-    async def collect(self, round_: int, settlement: Settlement, reason: str) -> Signatures:
-        """Signatures of the members that agree, ours included; ends at m, or with the round."""
-        signatures: Signatures = {self.context.wire.me: self.sign(round_, settlement)}
-        proposal = proposal_of(self.terms, round_, settlement, reason)
+    async def collect(self, proposal: SettleProposal) -> Signatures:
+        """Signatures of the members that agree, ours included; ends with a quorum, or with the round."""
+        signatures: Signatures = {self.context.wire.me: self.sign(proposal.round, settlement_of_proposal(proposal))}
         with trio.move_on_after(SETTLE_ROUND_MS / 1000) as scope:
             async with plain_nursery() as nursery:
                 for member in self.terms.committee:
@@ -70,15 +70,17 @@ class Settler:
         if vote.message.round != proposal.round or not verify(member, message, vote.message.signature):
             raise RemoteError("settlement vote has a wrong signature", peer=member)
         signatures[member] = vote.message.signature
-        if len(signatures) >= self.terms.m:
+        if len(signatures) >= quorum_for(proposal.verdict, self.terms.announce.k):
             scope.cancel()
 
-    async def submit(
-        self, round_: int, settlement: Settlement, signatures: Signatures, reason: str
-    ) -> Signed[Outcome] | None:
-        """Land the settlement, trying on while the chain is away and a refund is not due. None when it failed."""
-        chosen = tuple(sorted(signatures.items()))[: self.terms.m]
-        instruction = settle_instruction(self.terms, round_, settlement, chosen)
+    async def submit(self, proposal: SettleProposal, signatures: Signatures, seal: bytes) -> Signed[Outcome] | None:
+        """Land the settlement, trying on while the chain is away and a refund is not due. None when it failed.
+
+        `seal` is the worker's over its claim, which FRAUD needs.
+        """
+        settlement = settlement_of_proposal(proposal)
+        chosen = tuple(sorted(signatures.items()))[: quorum_for(proposal.verdict, self.terms.announce.k)]
+        instruction = settle_instruction(self.terms, proposal.round, settlement, chosen, seal)
         grace_s = (await self.context.registry.config()).grace_s
         until_s, outage = self.terms.announce.work_deadline_s + grace_s, Outage(self.terms.job)
         while self.context.wire.clock.unix_ms() / 1000 < until_s:
@@ -93,7 +95,7 @@ class Settler:
                     log.warning("settlement rejected", job=base58(self.terms.job), cause=str(error))
                     return None
                 transaction = ""
-            return self._sealed(outcome_of(self.terms, round_, settlement, chosen, transaction, reason))
+            return self._sealed(outcome_of(proposal, chosen, transaction))
         return None
 
     async def _was_settled_alike(self, settlement: Settlement) -> bool:
@@ -127,7 +129,7 @@ def _nothing() -> None:
 
 
 def settle_instruction(
-    terms: JobTerms, round_: int, settlement: Settlement, chosen: tuple[tuple[NodeId, bytes], ...]
+    terms: JobTerms, round_: int, settlement: Settlement, chosen: tuple[tuple[NodeId, bytes], ...], seal: bytes
 ) -> Settle:
     """What the chain is asked to do."""
     return Settle(
@@ -141,45 +143,42 @@ def settle_instruction(
         sequence=0,
         round=round_,
         signatures=chosen,
+        claim_signature=seal,
     )
 
 
-def outcome_of(
-    terms: JobTerms,
-    round_: int,
-    settlement: Settlement,
-    chosen: tuple[tuple[NodeId, bytes], ...],
-    transaction: str,
-    reason: str,
-) -> Outcome:
+def outcome_of(proposal: SettleProposal, chosen: tuple[tuple[NodeId, bytes], ...], transaction: str) -> Outcome:
     """What everyone is told. `transaction` is empty when somebody else's landed."""
     return Outcome(
-        job=terms.job,
-        verdict=settlement.verdict,
-        worker=settlement.worker,
-        price=settlement.price,
-        units=settlement.units,
-        result_hash=settlement.result_hash,
-        fee_mask=settlement.fee_mask,
-        round=round_,
+        job=proposal.job,
+        verdict=proposal.verdict,
+        worker=proposal.worker,
+        price=proposal.price,
+        units=proposal.units,
+        result_hash=proposal.result_hash,
+        fee_mask=proposal.fee_mask,
+        round=proposal.round,
         signatures=chosen,
         transaction=transaction,
-        reason=reason[:500],
+        reason=proposal.reason,
     )
 
 
-def proposal_of(terms: JobTerms, round_: int, settlement: Settlement, reason: str) -> SettleProposal:
-    """The request for signatures under a settlement."""
+def proposal_of(terms: JobTerms, effect: ProposeSettlement) -> SettleProposal:
+    """The request for signatures under a settlement, with the replay that FRAUD rests on."""
+    settlement, proof = effect.settlement, effect.proof
     return SettleProposal(
         job=terms.job,
-        round=round_,
+        round=effect.round,
         verdict=settlement.verdict,
         worker=settlement.worker,
         price=settlement.price,
         units=settlement.units,
         result_hash=settlement.result_hash,
         fee_mask=settlement.fee_mask,
-        reason=reason[:500],
+        segment=proof.segment if proof else -1,
+        replayed=proof.end_hash if proof else NO_RESULT,
+        reason=effect.reason[:500],
     )
 
 

@@ -5,30 +5,32 @@ rests on silence is undone by a start or a claim that arrives before the settlem
 Rule 2: a member replays its samples, commits to its verdict, and reveals only after the worker opened its traces, which
 it does once every verdict is committed. A verdict counts if its nonce and its traces prove the work.
 Rule 3: a mismatch is a dispute, not a vote: every member replays the accused segment itself.
-Rule 4: OK needs m counted verdicts, FAILED needs the member's own conviction; members sign once per settlement round.
+Rule 4: OK needs m counted verdicts, FAILED and FRAUD the member's own conviction (`verification_settling.py`); members
+sign once per settlement round.
 Pure: a useless or late stimulus changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import replace
 
 from ..protocol.chain import Verdict
 from ..protocol.limits import (
+    DISPUTES_MAX,
     SETTLE_ROUND_MS,
     SETTLE_ROUNDS_MAX,
-    START_LEASE_MS,
-    STRICT_MASK_ROUNDS,
     VERDICT_COMMIT_WAIT_MS,
     VERDICT_REVEAL_WAIT_MS,
 )
-from ..protocol.settlement import NO_RESULT, NOBODY, Settlement
-from ..protocol.units import JobId, NodeId
+from ..protocol.settlement import Settlement
+from ..protocol.units import NodeId
+from .verification_case import Case as Case
+from .verification_case import CaseTerms as CaseTerms
+from .verification_case import Phase as Phase
 from .verification_events import AskOpening as AskOpening
 from .verification_events import ClaimReceived as ClaimReceived
 from .verification_events import CommitReceived as CommitReceived
+from .verification_events import Conviction as Conviction
 from .verification_events import DisputeReplayed as DisputeReplayed
 from .verification_events import Effect as Effect
 from .verification_events import Finding as Finding
@@ -39,6 +41,7 @@ from .verification_events import ProposeSettlement as ProposeSettlement
 from .verification_events import ReplayDisputed as ReplayDisputed
 from .verification_events import ReplaySamples as ReplaySamples
 from .verification_events import SamplesReplayed as SamplesReplayed
+from .verification_events import SegmentAccused as SegmentAccused
 from .verification_events import SendCommit as SendCommit
 from .verification_events import SendReveal as SendReveal
 from .verification_events import Stimulus as Stimulus
@@ -46,66 +49,9 @@ from .verification_events import TimePassed as TimePassed
 from .verification_events import TracesOpened as TracesOpened
 from .verification_events import WorkerLost as WorkerLost
 from .verification_events import WorkerStarted as WorkerStarted
-
-
-class Phase(Enum):
-    """Where a case stands."""
-
-    AWARDED = auto()
-    RUNNING = auto()
-    REPLAYING = auto()
-    COMMITTED = auto()
-    REVEALED = auto()
-    DISPUTED = auto()
-    DECIDED = auto()
-    CLOSED = auto()
-    GIVEN_UP = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class CaseTerms:
-    """What is fixed by the award. `deadline_ms` is the work deadline on our monotonic clock; the winner must start
-    within `lease_ms`."""
-
-    job: JobId
-    me: NodeId
-    committee: tuple[NodeId, ...]
-    m: int
-    worker: NodeId
-    price: int
-    units: int
-    deadline_ms: int
-    lease_ms: int = START_LEASE_MS
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """State."""
-
-    terms: CaseTerms
-    phase: Phase
-    since_ms: int
-    result_hash: bytes = NO_RESULT
-    own: Finding | None = None
-    commits: Mapping[NodeId, bytes] = field(default_factory=dict)
-    opened: bool = False
-    asked_opening: bool = False
-    findings: Mapping[NodeId, Finding] = field(default_factory=dict)
-    disputes: Mapping[int, bool | None] = field(default_factory=dict)
-    decision: Settlement | None = None
-    provisional: bool = False
-    """Decided by silence alone: a sign of life before the settlement undoes it."""
-    reason: str = ""
-    round: int = 0
-    round_started_ms: int = 0
-    signed: Mapping[int, bytes] = field(default_factory=dict)
-
-    def leader(self, round_: int) -> NodeId:
-        """The member that leads a settlement round."""
-        return self.terms.committee[round_ % len(self.terms.committee)]
-
-
-Step = tuple[Case, list[Effect]]
+from .verification_settling import Step, convict, decide, lead, nothing
+from .verification_settling import judge_settlement as judge_settlement
+from .verification_settling import lacks_proof as lacks_proof
 
 
 def open_case(terms: CaseTerms, now_ms: int) -> Case:
@@ -115,7 +61,7 @@ def open_case(terms: CaseTerms, now_ms: int) -> Case:
 
 def open_unsold(terms: CaseTerms, reason: str, now_ms: int) -> Step:
     """Begin at an auction without a winner: only the settlement is left."""
-    return _decide(Case(terms, Phase.AWARDED, now_ms), _nothing(terms, Verdict.UNSOLD), reason, now_ms)
+    return decide(Case(terms, Phase.AWARDED, now_ms), nothing(terms, Verdict.UNSOLD), reason, now_ms)
 
 
 def step(case: Case, stimulus: Stimulus) -> Step:
@@ -138,10 +84,10 @@ def step(case: Case, stimulus: Stimulus) -> Step:
             if failure is not None:
                 return _fail(case, f"the worker reports: {failure}", now_ms)
             return _to(case, Phase.REPLAYING, now_ms), [ReplaySamples()]
-        case SamplesReplayed(ok, mismatch_segment, reason, now_ms):
+        case SamplesReplayed(ok, mismatch_segment, reason, now_ms, conviction):
             if case.phase is not Phase.REPLAYING:
                 return case, []
-            own = Finding(ok, mismatch_segment, counted=True)
+            own, case = Finding(ok, mismatch_segment, counted=True), _remember(case, conviction)
             case = replace(_to(case, Phase.COMMITTED, now_ms), own=own, reason=reason)
             return case, [SendCommit(own)]
         case CommitReceived(member, raw, now_ms):
@@ -157,10 +103,15 @@ def step(case: Case, stimulus: Stimulus) -> Step:
             return replace(_to(case, Phase.REVEALED, now_ms), opened=True), [SendReveal()]
         case FindingRevealed(member, finding, reason, now_ms):
             return _on_finding(case, member, finding, reason, now_ms)
-        case DisputeReplayed(segment, mismatch, now_ms):
-            if case.phase is not Phase.DISPUTED or case.disputes.get(segment, True) is not None:
+        case SegmentAccused(segment, now_ms):
+            if case.phase is not Phase.DECIDED or segment in case.convictions:
                 return case, []
-            return _conclude_if_ready(replace(case, disputes={**case.disputes, segment: mismatch}), now_ms)
+            return _dispute(case, segment)
+        case DisputeReplayed(segment, mismatch, now_ms, conviction):
+            if case.disputes.get(segment, True) is not None:
+                return case, []
+            case = _remember(replace(case, disputes={**case.disputes, segment: mismatch}), conviction)
+            return _conclude_if_ready(case, now_ms) if case.phase is Phase.DISPUTED else (case, [])
         case OutcomeSeen():
             return replace(case, phase=Phase.CLOSED), []
         case TimePassed(now_ms):
@@ -186,29 +137,6 @@ def next_wake_ms(case: Case) -> int | None:
             return None
 
 
-def judge_settlement(case: Case, leader: NodeId, round_: int, asked: Settlement) -> tuple[Case, bool, str]:
-    """Whether to sign a proposed settlement; the text says why not, or that it is too early."""
-    if case.decision is None:
-        return case, False, f"undecided: {case.phase.name}"
-    if leader != case.leader(round_):
-        return case, False, f"settlement round {round_} is not led by the proposer"
-    mine = case.decision
-    if replace(asked, fee_mask=0) != replace(mine, fee_mask=0):
-        return case, False, f"we decided {mine.verdict.name} ({case.reason or 'no reason'})"
-    members = [node for i, node in enumerate(case.terms.committee) if asked.fee_mask >> i & 1]
-    if mine.verdict is Verdict.OK:
-        counted = all(n in case.findings and case.findings[n].counted and case.findings[n].ok for n in members)
-        if not counted or len(members) < case.terms.m:
-            return case, False, "the fee mask names members whose verdict we do not count"
-        if mine.fee_mask & ~asked.fee_mask and round_ < STRICT_MASK_ROUNDS:
-            return case, False, "the fee mask leaves out a member whose verdict we count"
-    elif asked.fee_mask:
-        return case, False, "only an OK verdict has a fee to share"
-    if case.signed.get(round_, asked.digest) != asked.digest:
-        return case, False, f"another settlement was signed in round {round_}"
-    return replace(case, signed={**case.signed, round_: asked.digest}), True, ""
-
-
 # transitions ------------------------------------------------------------------------------------------------------
 
 
@@ -216,13 +144,8 @@ def _to(case: Case, phase: Phase, now_ms: int) -> Case:
     return replace(case, phase=phase, since_ms=now_ms)
 
 
-def _nothing(terms: CaseTerms, verdict: Verdict) -> Settlement:
-    worker = terms.worker if verdict is Verdict.FAILED else NOBODY
-    return Settlement(verdict, worker, 0, 0, NO_RESULT, 0)
-
-
 def _fail(case: Case, reason: str, now_ms: int) -> Step:
-    return _decide(case, _nothing(case.terms, Verdict.FAILED), reason, now_ms)
+    return decide(case, nothing(case.terms, Verdict.FAILED), reason, now_ms)
 
 
 def _fail_for_silence(case: Case, reason: str, now_ms: int) -> Step:
@@ -230,15 +153,16 @@ def _fail_for_silence(case: Case, reason: str, now_ms: int) -> Step:
     return replace(case, provisional=True), effects
 
 
-def _decide(case: Case, decision: Settlement, reason: str, now_ms: int) -> Step:
-    case = replace(_to(case, Phase.DECIDED, now_ms), decision=decision, reason=reason, round_started_ms=now_ms)
-    return case, _lead(case)
+def _remember(case: Case, conviction: Conviction | None) -> Case:
+    if conviction is None:
+        return case
+    return replace(case, convictions={**case.convictions, conviction.segment: conviction})
 
 
-def _lead(case: Case) -> list[Effect]:
-    if case.decision is None or case.leader(case.round) != case.terms.me:
-        return []
-    return [ProposeSettlement(case.round, case.decision, case.reason)]
+def _dispute(case: Case, segment: int) -> Step:
+    if segment in case.disputes or len(case.disputes) >= DISPUTES_MAX:
+        return case, []
+    return replace(case, disputes={**case.disputes, segment: None}), [ReplayDisputed(segment)]
 
 
 def _ask_if_ready(case: Case, now_ms: int) -> Step:
@@ -259,8 +183,7 @@ def _on_finding(case: Case, member: NodeId, finding: Finding, reason: str, now_m
     accused = finding.mismatch_segment
     own_accusation = case.own.mismatch_segment if case.own else -1
     if not finding.ok and accused >= 0 and accused != own_accusation and accused not in case.disputes:
-        case = replace(_to(case, Phase.DISPUTED, now_ms), disputes={**case.disputes, accused: None}, reason=reason)
-        return case, [ReplayDisputed(accused)]
+        return _dispute(replace(_to(case, Phase.DISPUTED, now_ms), reason=reason), accused)
     return _conclude_if_ready(case, now_ms)
 
 
@@ -270,11 +193,11 @@ def _conclude_if_ready(case: Case, now_ms: int) -> Step:
         return case, []
     if any(mismatch for mismatch in case.disputes.values()):
         segment = next(s for s, mismatch in case.disputes.items() if mismatch)
-        return _fail(case, f"segment {segment} replays to other bits", now_ms)
+        return convict(case, segment, f"segment {segment} replays to other bits", now_ms)
     if None in case.disputes.values():
         return case, []
     if case.own is not None and not case.own.ok:
-        return _fail(case, case.reason or "our own replay failed", now_ms)
+        return convict(case, case.own.mismatch_segment, case.reason or "our own replay failed", now_ms)
     counted = [node for node, finding in case.findings.items() if finding.counted and finding.ok]
     waited = now_ms >= case.since_ms + VERDICT_REVEAL_WAIT_MS
     if not waited and not case.commits.keys() <= case.findings.keys():
@@ -284,7 +207,7 @@ def _conclude_if_ready(case: Case, now_ms: int) -> Step:
     mask = sum(1 << i for i, node in enumerate(case.terms.committee) if node in counted)
     terms = case.terms
     ok = Settlement(Verdict.OK, terms.worker, terms.price, terms.units, case.result_hash, mask)
-    return _decide(case, ok, "", now_ms)
+    return decide(case, ok, "", now_ms)
 
 
 def _on_time(case: Case, now_ms: int) -> Step:
@@ -311,7 +234,7 @@ def _on_time(case: Case, now_ms: int) -> Step:
             if case.round + 1 >= SETTLE_ROUNDS_MAX:
                 return _give_up(case, f"no settlement found {case.terms.m} votes in {SETTLE_ROUNDS_MAX} rounds")
             case = replace(case, round=case.round + 1, round_started_ms=now_ms)
-            return case, _lead(case)
+            return case, lead(case)
         case _:
             return case, []
 

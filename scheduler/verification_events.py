@@ -18,6 +18,19 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Conviction:
+    """Our replay of a segment ended in a state with hash `end_hash`, not in the claimed one.
+
+    `gross`: the worker showed the state that it claimed, and it is further away than hardware explains
+    (FRAUD_DEVIATION_PPM).
+    """
+
+    segment: int
+    end_hash: bytes
+    gross: bool
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted:
     now_ms: int
 
@@ -43,6 +56,7 @@ class SamplesReplayed:
     mismatch_segment: int
     reason: str
     now_ms: int
+    conviction: Conviction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,15 @@ class FindingRevealed:
 class DisputeReplayed:
     segment: int
     mismatch: bool
+    now_ms: int
+    conviction: Conviction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentAccused:
+    """A proposal of FRAUD rests on a segment that we have not replayed."""
+
+    segment: int
     now_ms: int
 
 
@@ -114,9 +137,12 @@ class ReplayDisputed:
 
 @dataclass(frozen=True, slots=True)
 class ProposeSettlement:
+    """`proof` is what FRAUD rests on."""
+
     round: int
     settlement: Settlement
     reason: str
+    proof: Conviction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +152,6 @@ class GiveUp:
 
 Stimulus = (
     WorkerStarted | WorkerLost | ClaimReceived | SamplesReplayed | CommitReceived | TracesOpened | FindingRevealed
-    | DisputeReplayed | OutcomeSeen | TimePassed
+    | DisputeReplayed | SegmentAccused | OutcomeSeen | TimePassed
 )  # fmt: skip
 Effect = ReplaySamples | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeSettlement | GiveUp

@@ -25,6 +25,7 @@ from ..protocol.messages import (
     VerdictCommit,
 )
 from ..protocol.ports import BatchDone, EpochDone, SegmentDone, TrainEvent
+from ..protocol.settlement import sealed
 from ..protocol.spec import TrainSpec, encode_spec
 from ..protocol.units import JobId, NodeId, base58
 from .auction_voting import Awarded
@@ -97,7 +98,7 @@ class WorkRun:
         )
 
     async def _tell(self, claim: ResultClaim) -> None:
-        raw = self.context.wire.seal(claim)
+        raw = self.context.wire.seal(sealed(self.awarded.terms, self.context.wire.key, claim))
         self.claim = open_as(raw, self.context.wire.genesis, ResultClaim)
         self.claimed_at_ms = self.context.wire.clock.monotonic_ms()
         self.over = True
@@ -150,15 +151,15 @@ class WorkRun:
         terms.member(signed.sender)
         if self.claim is None:
             raise Refusal(NOT_YET + "the job still runs")
-        sealed = set()
+        members = set()
         for raw in signed.message.commits:
             commit = open_as(raw, terms.genesis, VerdictCommit, max_bytes=1024)
             if commit.message.job == self.job:
-                sealed.add(terms.member(commit.sender))
+                members.add(terms.member(commit.sender))
         waited = self.context.wire.clock.monotonic_ms() >= self.claimed_at_ms + VERDICT_COMMIT_WAIT_MS
         needed = terms.m if waited else len(terms.committee)
-        if len(sealed) < needed:
-            raise Refusal(f"{NOT_YET}{len(sealed)} of {needed} verdicts are sealed")
+        if len(members) < needed:
+            raise Refusal(f"{NOT_YET}{len(members)} of {needed} verdicts are sealed")
         return self._transcript.opening(terms)
 
     async def give_spec(self, signed: Signed[SpecRequest]) -> SpecAnswer:

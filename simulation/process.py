@@ -128,7 +128,10 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    plan = plan_from_json(sys.stdin.read())
+    asked = sys.stdin.read()
+    if not asked:  # whoever started this process was interrupted before it could say what to play
+        return
+    plan = plan_from_json(asked)
     try:
         report = report_of(run_plan(plan, lambda virtual_s, jobs: _say({"virtual_s": virtual_s, "jobs": jobs})))
     except Exception as error:  # an error of our own code is a find, like a broken invariant

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ..protocol.ports import Replay, ResultCheck, Runner, RunnerSession, TrainDone, TrainEvent, TrainTask
+from ..protocol.ports import Comparison, Replay, ResultCheck, Runner, RunnerSession, TrainDone, TrainEvent, TrainTask
 
 
 @dataclass(slots=True)
@@ -47,6 +47,14 @@ class MeteredSession:
         began_s = trio.current_time()
         try:
             return await self.inner.replay(segment, state)
+        finally:
+            self.log.replayed_s[self.name] += trio.current_time() - began_s
+
+    async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
+        """Counts as replayed."""
+        began_s = trio.current_time()
+        try:
+            return await self.inner.compare(segment, state, claimed)
         finally:
             self.log.replayed_s[self.name] += trio.current_time() - began_s
 

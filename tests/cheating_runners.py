@@ -12,6 +12,7 @@ import trio
 from cyxnode.executor.simulated import SimulatedRunner, _Model
 from cyxnode.protocol.errors import ExecutionFailed
 from cyxnode.protocol.ports import (
+    Comparison,
     Replay,
     RunnerSession,
     SegmentDone,
@@ -55,6 +56,9 @@ class Session:
     async def replay(self, segment: int, state: bytes) -> Replay:
         return await self.honest.replay(segment, state)
 
+    async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
+        return await self.honest.compare(segment, state, claimed)
+
     async def check_result(self, final_state: bytes, weights: bytes) -> object:
         return await self.honest.check_result(final_state, weights)
 
@@ -87,6 +91,29 @@ class SkippingRunner(HonestRunner):
                 return TrainDone(model.weights(), loss, accuracy, 0, 100)
 
         return Skipping(session, spec)  # type: ignore[return-value]
+
+
+class FlakyRunner(HonestRunner):
+    """Honest, but its memory flips one bit at the end of every segment, and the training goes on from there."""
+
+    def wrap(self, session: RunnerSession, spec: TrainSpec) -> RunnerSession:
+        @dataclass
+        class Flaky(Session):
+            async def train(self, emit: Emit) -> TrainDone:
+                model = _Model(spec)
+                await emit(SegmentDone(0, model.hash(), b"", model.blob()))
+                for segment in range(spec.segments):
+                    steps = spec.segment_steps(segment)
+                    await trio.sleep(0.003 * len(steps))
+                    losses = [model.step() for _ in steps]
+                    blob = model.blob()
+                    model.restore(blob[:-1] + bytes([blob[-1] ^ 1]), cursor=model.cursor)
+                    bits = struct.pack(f"<{len(losses)}f", *losses)
+                    await emit(SegmentDone(segment + 1, model.hash(), bits, model.blob()))
+                loss, accuracy = model.metrics()
+                return TrainDone(model.weights(), loss, accuracy, 0, 100)
+
+        return Flaky(session, spec)  # type: ignore[return-value]
 
 
 class BoastingRunner(HonestRunner):

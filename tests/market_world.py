@@ -144,6 +144,11 @@ class World:
         ports = await self.ports("reader", micro_cyx=0)
         return {account.node: account.failures for account in await ports.chain.nodes() if account.failures}
 
+    async def slashed(self) -> dict[NodeId, int]:
+        """What each node's stake has lost, in micro-CYX; nodes that lost nothing are left out."""
+        ports = await self.ports("reader", micro_cyx=0)
+        return {account.node: account.slashed for account in await ports.chain.nodes() if account.slashed}
+
     async def _live(self, ports: Ports, runner: Runner, settings: NodeSettings, task_status: Any) -> None:
         with trio.CancelScope() as scope:
             self.scopes[ports.key.node_id] = scope

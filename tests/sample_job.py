@@ -23,7 +23,7 @@ from cyxnode.protocol.messages import (
     Tally,
 )
 from cyxnode.protocol.receipt import VERSION, Evidence, derived, encode_evidence, fee_split, sign_receipt
-from cyxnode.protocol.settlement import NO_RESULT, NOBODY, Settlement, result_hash, settle_message
+from cyxnode.protocol.settlement import NO_RESULT, NOBODY, Settlement, result_hash, sealed, settle_message
 from cyxnode.protocol.units import NodeId, base58
 from sample_messages import ANNOUNCE, BID, GENESIS, KEY, MESSAGES, run
 
@@ -44,7 +44,7 @@ def claim(**changes: object) -> ResultClaim:
         traces=tuple(TRACES),
         merkle_root=merkle_root(leaf_chain(STATES, TRACES)),
     )
-    return msgspec.structs.replace(honest, **changes)
+    return sealed(TERMS, WORKER, msgspec.structs.replace(honest, **changes))
 
 
 def certificate() -> AwardCertificate:

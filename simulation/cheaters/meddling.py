@@ -12,6 +12,7 @@ import msgspec
 from ...protocol.envelope import Signed, open_any, seal
 from ...protocol.errors import PeerUnreachable
 from ...protocol.ports import (
+    Comparison,
     GossipMessage,
     GossipValidator,
     GossipVerdict,
@@ -52,6 +53,10 @@ class Session:
     async def replay(self, segment: int, state: bytes) -> Replay:
         """As the inner session's."""
         return await self.inner.replay(segment, state)
+
+    async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
+        """As the inner session's."""
+        return await self.inner.compare(segment, state, claimed)
 
     async def check_result(self, final_state: bytes, weights: bytes) -> ResultCheck:
         """As the inner session's."""

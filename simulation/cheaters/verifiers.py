@@ -22,7 +22,7 @@ from ...protocol.ports import (
     RunnerSession,
     TrainTask,
 )
-from ...protocol.settlement import NO_RESULT, NOBODY, Settlement, settle_message
+from ...protocol.settlement import NO_RESULT, NO_SEAL, NOBODY, Settlement, settle_message
 from ...protocol.spec import encode_spec, spec_hash
 from ...protocol.units import NodeId
 from ...scheduler.node import Ports
@@ -200,6 +200,8 @@ class Equivocator(Meddler):
             units=0,
             result_hash=NO_RESULT,
             fee_mask=0,
+            segment=-1,
+            replayed=NO_RESULT,
             reason="a contradiction",
         )
         signatures = {self.me: self._sign(terms, proposal)}
@@ -210,7 +212,7 @@ class Equivocator(Meddler):
         if len(signatures) >= terms.m and self.ports is not None:
             chosen = tuple(sorted(signatures.items()))[: terms.m]
             try:
-                await self.ports.chain.submit(settle_instruction(terms, round_, settlement, chosen))
+                await self.ports.chain.submit(settle_instruction(terms, round_, settlement, chosen, NO_SEAL))
             except CyxError as error:
                 self.world.trace.event("cheat", f"{self.name} {self.peer.name}: {error}")
 

@@ -11,7 +11,9 @@ from blake3 import blake3
 
 from ...executor.simulated import _Model
 from ...protocol.chain import Verdict
+from ...protocol.limits import MICRO
 from ...protocol.ports import (
+    Comparison,
     Replay,
     ResultCheck,
     Runner,
@@ -35,7 +37,7 @@ RETURN_S = 45.0
 
 
 class WorkerCheat(Cheat):
-    """A try is a job that it trained: caught when it FAILED, paid when it is OK."""
+    """A try is a job that it trained: caught when it FAILED or was FRAUD, paid when it is OK."""
 
     cheap = True
 
@@ -58,7 +60,8 @@ def worker_fate(me: NodeId, key: bytes, ending: Ending) -> Fate:
     account = ending.settled(key)
     if account is None or account.worker != me:
         return Fate.NEITHER
-    return {Verdict.OK: Fate.PAID, Verdict.FAILED: Fate.CAUGHT}.get(account.verdict or Verdict.UNSOLD, Fate.NEITHER)
+    fates = {Verdict.OK: Fate.PAID, Verdict.FAILED: Fate.CAUGHT, Verdict.FRAUD: Fate.CAUGHT}
+    return fates.get(account.verdict or Verdict.UNSOLD, Fate.NEITHER)
 
 
 class PartialWork(WorkerCheat):
@@ -179,6 +182,10 @@ class FakeHardware(WorkerCheat):
                 honest = await self.inner.replay(segment, state)
                 return replace(honest, end_hash=blake3(honest.end_hash).digest())
 
+            async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
+                honest = await self.inner.compare(segment, state, claimed)
+                return replace(honest, end_hash=blake3(honest.end_hash).digest(), deviation_ppm=MICRO)
+
             async def check_result(self, final_state: bytes, weights: bytes) -> ResultCheck:
                 honest = await self.inner.check_result(final_state, weights)
                 return replace(honest, loss_micro=honest.loss_micro + 1)
@@ -196,7 +203,7 @@ class FakeHardware(WorkerCheat):
             counted = account.fee_mask >> account.committee.index(self.me) & 1
             return Fate.PAID if counted else Fate.CAUGHT
         blamed = next((peer for peer in self.world.peers if peer.node_id == account.worker), None)
-        slandered = account.verdict is Verdict.FAILED and blamed is not None and not blamed.cheat
+        slandered = account.verdict in (Verdict.FAILED, Verdict.FRAUD) and blamed is not None and not blamed.cheat
         return Fate.PAID if slandered else Fate.NEITHER
 
 

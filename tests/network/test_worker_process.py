@@ -110,6 +110,9 @@ async def test_whole_verification_in_one_session() -> None:
             replay = await session.replay(3, segments[3].state)
             assert (replay.start_hash, replay.end_hash) == (segments[3].state_hash, segments[4].state_hash)
             assert replay.losses == segments[4].losses
+            compared = await session.compare(3, segments[3].state, segments[4].state)
+            assert (compared.end_hash, compared.claimed_hash) == (segments[4].state_hash, segments[4].state_hash)
+            assert compared.deviation_ppm == 0
             check = await session.check_result(segments[-1].state, done.weights)
             assert check.weights_match
             assert check.accuracy_micro == done.final_accuracy_micro

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cyxnode.protocol.chain import Verdict
+from cyxnode.protocol.limits import FRAUD_ROUNDS_MAX
 from cyxnode.protocol.settlement import Settlement
 from cyxnode.protocol.units import JobId, NodeId
 from cyxnode.scheduler import verification as machine
+from cyxnode.scheduler import verification_settling
 from cyxnode.scheduler.verification import Finding, Phase
 
 NODES = [NodeId(bytes([n]) * 32) for n in range(1, 7)]
@@ -33,6 +35,11 @@ settlements = st.builds(
     st.integers(0, 31),
 )
 pytestmark = pytest.mark.slow
+
+
+def conviction(segment: int, gross: bool | None) -> machine.Conviction | None:
+    """What our replay of a bad segment gave; None where nothing was measured."""
+    return machine.Conviction(segment, b"e" * 32, gross) if segment >= 0 and gross is not None else None
 
 
 class Cases(RuleBasedStateMachine):
@@ -74,10 +81,11 @@ class Cases(RuleBasedStateMachine):
         self.convicted = self.convicted or self.case.phase in (Phase.AWARDED, Phase.RUNNING)
         self.feed(machine.WorkerLost("gone", self.now))
 
-    @rule(ok=st.booleans(), segment=st.integers(-1, 3))
-    def replays(self, ok: bool, segment: int) -> None:
+    @rule(ok=st.booleans(), segment=st.integers(-1, 3), gross=st.sampled_from([None, False, True]))
+    def replays(self, ok: bool, segment: int, gross: bool | None) -> None:
         self.convicted = self.convicted or (not ok and self.case.phase is Phase.REPLAYING)
-        self.feed(machine.SamplesReplayed(ok, -1 if ok else segment, "", self.now))
+        accused = -1 if ok else segment
+        self.feed(machine.SamplesReplayed(ok, accused, "", self.now, conviction(accused, gross)))
 
     @rule(member=nodes)
     def commits(self, member: NodeId) -> None:
@@ -94,10 +102,15 @@ class Cases(RuleBasedStateMachine):
     def reveals(self, member: NodeId, finding: Finding) -> None:
         self.feed(machine.FindingRevealed(member, finding, "", self.now))
 
-    @rule(segment=st.integers(0, 3), mismatch=st.booleans())
-    def replays_a_dispute(self, segment: int, mismatch: bool) -> None:
+    @rule(segment=st.integers(0, 3), mismatch=st.booleans(), gross=st.sampled_from([None, False, True]))
+    def replays_a_dispute(self, segment: int, mismatch: bool, gross: bool | None) -> None:
         self.convicted = self.convicted or (mismatch and self.case.phase is Phase.DISPUTED)
-        self.feed(machine.DisputeReplayed(segment, mismatch, self.now))
+        found = conviction(segment, gross) if mismatch else None
+        self.feed(machine.DisputeReplayed(segment, mismatch, self.now, found))
+
+    @rule(segment=st.integers(0, 3))
+    def hears_an_accusation(self, segment: int) -> None:
+        self.feed(machine.SegmentAccused(segment, self.now))
 
     @rule(after=steps)
     def time(self, after: int) -> None:
@@ -108,22 +121,31 @@ class Cases(RuleBasedStateMachine):
         if before in silent and self.case.decision is not None:
             self.convicted = True
 
-    @rule(leader=nodes, round_=st.integers(0, 4), asked=settlements, ours=st.booleans())
+    @rule(leader=nodes, round_=st.sampled_from([0, 1, 2, 3, 4, 10, 11]), asked=settlements, ours=st.booleans())
     def asks_for_a_signature(self, leader: NodeId, round_: int, asked: Settlement, ours: bool) -> None:
         if ours and self.case.decision is not None:
-            asked = replace(self.case.decision, fee_mask=asked.fee_mask)
-        self.case, agreed, reason = machine.judge_settlement(self.case, leader, round_, asked)
+            due = verification_settling.due(self.case, round_)
+            assert due is not None
+            asked = replace(due, fee_mask=asked.fee_mask)
+        proved = next((one for one in self.case.convictions.values() if one.gross), None)
+        proof = (proved.segment, proved.end_hash) if ours and proved is not None else (-1, bytes(32))
+        self.case, agreed, reason = machine.judge_settlement(self.case, leader, round_, asked, proof)
         if not agreed:
             assert reason
             return
         assert self.signed.setdefault(round_, asked.digest) == asked.digest
         assert leader == self.case.leader(round_)
         assert self.case.decision is not None
-        assert asked.verdict is self.case.decision.verdict
+        given_up = self.case.decision.verdict is Verdict.FRAUD and round_ >= FRAUD_ROUNDS_MAX
+        assert asked.verdict is (Verdict.FAILED if given_up else self.case.decision.verdict)
         if asked.verdict is Verdict.OK:
             masked = [node for i, node in enumerate(COMMITTEE) if asked.fee_mask >> i & 1]
             assert len(masked) >= TERMS.m
             assert all(self.case.findings[node].counted and self.case.findings[node].ok for node in masked)
+        elif asked.verdict is Verdict.FRAUD:
+            assert (asked.price, asked.units, asked.fee_mask) == (100, 0, 0)
+            assert self.case.convictions[proof[0]].gross
+            assert round_ < FRAUD_ROUNDS_MAX
         else:
             assert (asked.price, asked.fee_mask) == (0, 0)
 
@@ -153,6 +175,10 @@ class Cases(RuleBasedStateMachine):
             assert self.case.own.ok
             assert not any(self.case.disputes.values())
             assert (decision.worker, decision.price, decision.units) == (WORKER, 100, 16)
+        elif decision.verdict is Verdict.FRAUD:
+            assert self.convicted
+            assert any(one.gross for one in self.case.convictions.values())
+            assert (decision.worker, decision.price, decision.units) == (WORKER, 100, 0)
         else:
             assert decision.verdict is Verdict.FAILED
             assert self.convicted

@@ -148,7 +148,7 @@ async def test_one_bad_segment_that_one_member_drew_is_confirmed_by_the_others(a
         await world.add_nodes(5, lambda: SkippingRunner(lambda segment: segment == drawn_by_one(world)))
         requester = await world.add_requester()
         result = await run_job(requester, samples=1)
-        assert result.phase is JobPhase.FAILED
+        assert result.phase is JobPhase.FRAUD
         assert f"segment {drawn_by_one(world)} replays to" in result.reason
         assert await world.balance(requester.wire.me) == 50 * MICRO
 

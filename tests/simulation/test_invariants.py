@@ -46,6 +46,7 @@ def job(**changes: Any) -> JobAccount:
         fee_bps=1000, verifier_share_bps=5000, k=3, m=2, open_slot=1, committee=MEMBERS, work_deadline_s=2_000_000_000,
         refund_at_s=2_000_000_100, units_total=10, units_paid=10, settlements=1, state=JobState.SETTLED,
         verdict=Verdict.OK, worker=WORKER, paid=MicroCyx(80), result_hash=bytes(32), fee_mask=0b011,
+        shares=(), slashed=MicroCyx(0),
     )  # fmt: skip
     return replace(account, **changes)
 

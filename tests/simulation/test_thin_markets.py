@@ -105,7 +105,7 @@ class Blinkered:
 
 
 async def test_a_requester_that_chooses_its_committee_is_shunned_and_refunded(autojump_clock: object) -> None:
-    async with open_world(2) as world:
+    async with open_world(3) as world:
         await world.add_nodes(12)
         requester = await world.add_requester()
         await trio.sleep(5)

@@ -15,10 +15,12 @@ from cyxnode.executor.inprocess import InProcessRunner
 from cyxnode.executor.optimizer import make_optimizer
 from cyxnode.executor.order import permutation, step_seed
 from cyxnode.executor.simulated import SimulatedRunner
+from cyxnode.executor.state import deviation_ppm
 from cyxnode.executor.task import check_task
 from cyxnode.executor.tensors import read_tensors, write_tensors
 from cyxnode.executor.training import initial_state, make_trainer
 from cyxnode.protocol.errors import ExecutionFailed, LocalError, RemoteError
+from cyxnode.protocol.limits import DEVIATION_MAX_PPM, FRAUD_DEVIATION_PPM
 from cyxnode.protocol.ports import (
     BatchDone,
     EpochDone,
@@ -118,6 +120,65 @@ async def test_flipped_bit_in_a_state_is_seen(runner: Runner) -> None:
         replay = await session.replay(2, bytes(state))
     assert replay.start_hash != recording.segments[2].state_hash
     assert replay.end_hash != recording.segments[3].state_hash
+
+
+async def test_deviation_tells_a_slip_from_a_lie(runner: Runner) -> None:
+    """Equal bits, one flipped low bit, and a segment that was not computed at all."""
+    task = small_task()
+    _, recording = await train(runner, task)
+    segments = recording.segments
+    honest = segments[3].state
+    slipped = bytearray(honest)
+    slipped[-4 if isinstance(runner, InProcessRunner) else -1] ^= 1
+    async with runner.session(task) as session:
+        equal = await session.compare(2, segments[2].state, honest)
+        slip = await session.compare(2, segments[2].state, bytes(slipped))
+        lazy = with_cursor_of(segments[3].state, segments[2].state)
+        lie = await session.compare(2, segments[2].state, lazy)
+    assert (equal.end_hash, equal.claimed_hash, equal.deviation_ppm) == (
+        segments[3].state_hash, segments[3].state_hash, 0,
+    )  # fmt: skip
+    assert slip.claimed_hash != slip.end_hash == segments[3].state_hash
+    assert slip.deviation_ppm <= FRAUD_DEVIATION_PPM < lie.deviation_ppm
+
+
+def with_cursor_of(later: bytes, earlier: bytes) -> bytes:
+    """The earlier state, passed off as the later one."""
+    if earlier.startswith(b"cyxsim"):
+        return later[:16] + earlier[16:]
+    tensors = {name: array.copy() for name, array in read_tensors(earlier).items()}
+    tensors["cursor.step"] = read_tensors(later)["cursor.step"].copy()
+    return write_tensors(tensors)
+
+
+async def test_a_claimed_state_of_another_model_or_step_is_refused(runner: Runner) -> None:
+    task = small_task()
+    _, recording = await train(runner, task)
+    segments = recording.segments
+    for claimed in (segments[4].state, b"nothing of the kind"):
+        async with runner.session(task) as session:
+            with pytest.raises(RemoteError):
+                await session.compare(2, segments[2].state, claimed)
+
+
+@pytest.mark.parametrize(
+    ("replayed", "claimed", "expected"),
+    [
+        ([1.0, 1.0], [1.0, 1.0], 0),
+        ([1.0, 1.0], [1.0, 1.001], 707),
+        ([1.0, 1.0], [0.0, 0.0], 1_000_000),
+        ([0.0, 0.0], [1e-30, 0.0], DEVIATION_MAX_PPM),  # the segment changes nothing
+        ([1.0, 1.0], [float("nan"), 1.0], DEVIATION_MAX_PPM),
+        ([1.0, 1.0], [1e30, 1.0], DEVIATION_MAX_PPM),
+    ],
+)
+def test_deviation_is_relative_to_the_update(replayed: list[float], claimed: list[float], expected: int) -> None:
+    names = ("model.w", "cursor.step")
+    start, end, theirs = (
+        dict(zip(names, (np.array(values, np.float32), np.array([step], np.int64)), strict=True))
+        for values, step in (([0.0, 0.0], 0), (replayed, 5), (claimed, 5))
+    )
+    assert deviation_ppm(start, end, theirs) == expected
 
 
 async def test_state_of_another_step_is_refused(runner: Runner) -> None:

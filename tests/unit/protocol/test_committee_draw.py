@@ -27,7 +27,7 @@ def job(committee: tuple[NodeId, ...]) -> JobAccount:
         job=JOB, requester=NodeId(b"r" * 32), budget=MicroCyx(1), spec_hash=bytes(32), execution_class=b"c" * 32,
         fee_bps=1_000, verifier_share_bps=0, k=3, m=2, open_slot=10, committee=committee, work_deadline_s=1,
         refund_at_s=2, units_total=1, units_paid=0, settlements=0, state=JobState.SEATED, verdict=None, worker=None,
-        paid=MicroCyx(0), result_hash=bytes(32), fee_mask=0,
+        paid=MicroCyx(0), result_hash=bytes(32), fee_mask=0, shares=(), slashed=MicroCyx(0),
     )  # fmt: skip
 
 

@@ -11,7 +11,16 @@ from cyxnode.protocol.award import JobTerms
 from cyxnode.protocol.chain import Verdict
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.messages import Outcome, ResultClaim
-from cyxnode.protocol.settlement import Settlement, result_hash, settle_message, settlement_of, signers
+from cyxnode.protocol.settlement import (
+    Settlement,
+    is_sealed,
+    quorum_for,
+    result_hash,
+    sealed,
+    settle_message,
+    settlement_of,
+    signers,
+)
 from cyxnode.protocol.units import NodeId
 from sample_messages import ANNOUNCE, GENESIS, MESSAGES
 
@@ -82,3 +91,19 @@ def test_the_result_hash_names_every_field_of_the_claim() -> None:
         hashes.add(result_hash(msgspec.structs.replace(claim, **{field: b"x" * 32})))
     hashes.add(result_hash(msgspec.structs.replace(claim, final_loss_micro=0)))
     assert len(hashes) == 6
+
+
+def test_a_seal_is_the_workers_over_all_the_rest_of_its_claim() -> None:
+    claim = next(message for message in MESSAGES if isinstance(message, ResultClaim))
+    whole = sealed(TERMS, STRANGER, claim)
+    assert result_hash(whole) == result_hash(claim), "the seal is over the hash"
+    assert is_sealed(TERMS, STRANGER.node_id, whole)
+    assert not is_sealed(TERMS, STRANGER.node_id, claim)
+    assert not is_sealed(TERMS, MEMBERS[0].node_id, whole)
+    assert not is_sealed(replace(TERMS, open_slot=78), STRANGER.node_id, whole)
+    assert not is_sealed(TERMS, STRANGER.node_id, msgspec.structs.replace(whole, final_loss_micro=0))
+
+
+@pytest.mark.parametrize(("k", "money", "stake"), [(3, 2, 3), (5, 3, 4), (7, 5, 5)])
+def test_fraud_needs_more_signatures_than_money(k: int, money: int, stake: int) -> None:
+    assert [quorum_for(verdict, k) for verdict in Verdict] == [money] * 5 + [stake]

@@ -88,8 +88,11 @@ def test_a_stranger_has_no_verdict_and_garbage_is_none() -> None:
 
 def test_claims_that_are_failures_by_themselves() -> None:
     matching = {"spec_hash": TERMS.announce.spec_hash, "execution_class": TERMS.announce.execution_class}
-    assert failure_of(claim(**matching), TERMS) is None
-    assert failure_of(claim(final_status="failed", message="no memory"), TERMS) == "no memory"
-    assert failure_of(claim(**matching | {"spec_hash": bytes(32)}), TERMS)
-    assert failure_of(claim(**matching | {"execution_class": bytes(32)}), TERMS)
-    assert failure_of(claim(**matching, states=()), TERMS)
+    worker = WORKER.node_id
+    assert failure_of(claim(**matching), TERMS, worker) is None
+    assert failure_of(claim(final_status="failed", message="no memory"), TERMS, worker) == "no memory"
+    assert failure_of(claim(**matching | {"spec_hash": bytes(32)}), TERMS, worker)
+    assert failure_of(claim(**matching | {"execution_class": bytes(32)}), TERMS, worker)
+    assert failure_of(claim(**matching, states=()), TERMS, worker)
+    unsealed = msgspec.structs.replace(claim(**matching), seal=bytes(64))
+    assert "seal" in str(failure_of(unsealed, TERMS, worker)), "else it could never be convicted of fraud"

@@ -52,7 +52,7 @@ ESCROW = JobAccount(
     execution_class=ANNOUNCE.execution_class, fee_bps=1000, verifier_share_bps=2000, k=ANNOUNCE.k, m=2, open_slot=1,
     committee=(), work_deadline_s=ANNOUNCE.work_deadline_s, refund_at_s=ANNOUNCE.work_deadline_s + 61,
     units_total=ANNOUNCE.segments, units_paid=0, settlements=0, state=JobState.OPEN, verdict=None, worker=None,
-    paid=MicroCyx(0), result_hash=bytes(32), fee_mask=0,
+    paid=MicroCyx(0), result_hash=bytes(32), fee_mask=0, shares=(), slashed=MicroCyx(0),
 )  # fmt: skip
 
 

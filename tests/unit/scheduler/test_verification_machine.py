@@ -8,6 +8,8 @@ import pytest
 
 from cyxnode.protocol.chain import Verdict
 from cyxnode.protocol.limits import (
+    DISPUTES_MAX,
+    FRAUD_ROUNDS_MAX,
     SETTLE_ROUND_MS,
     SETTLE_ROUNDS_MAX,
     START_LEASE_MS,
@@ -18,7 +20,7 @@ from cyxnode.protocol.limits import (
 from cyxnode.protocol.settlement import NOBODY, Settlement
 from cyxnode.protocol.units import JobId, NodeId
 from cyxnode.scheduler import verification as machine
-from cyxnode.scheduler.verification import Finding, Phase
+from cyxnode.scheduler.verification import Conviction, Finding, Phase
 
 ME, A, B, WORKER = (NodeId(bytes([n]) * 32) for n in range(1, 5))
 TERMS = machine.CaseTerms(JobId(b"j" * 32), ME, (A, ME, B), 2, WORKER, price=100, units=16, deadline_ms=60_000)
@@ -167,6 +169,88 @@ def test_our_own_conviction_needs_nobody_else() -> None:
     assert case.decision is not None
     assert case.decision.verdict is Verdict.FAILED
     assert case.reason == "mine"
+
+
+GROSS = Conviction(7, b"e" * 32, gross=True)
+FRAUD = Settlement(Verdict.FRAUD, WORKER, 100, 0, RESULT, 0)
+FAILED = Settlement(Verdict.FAILED, WORKER, 0, 0, bytes(32), 0)
+
+
+def convicted(*, gross: bool = True) -> machine.Case:
+    """Our own sample replays to other bits."""
+    own = replace(GROSS, gross=gross)
+    case, _ = feed(replaying(), machine.SamplesReplayed(False, 7, "mine", 200, own))
+    case, _ = feed(case, *(machine.CommitReceived(node, b"c", 210) for node in (ME, A, B)))
+    case, _ = feed(case, machine.TracesOpened(True, 220), found(ME, Finding(False, 7, True)))
+    return case
+
+
+def test_a_gross_difference_is_fraud_and_a_small_one_is_not() -> None:
+    assert convicted().decision == FRAUD
+    assert convicted(gross=False).decision == FAILED
+
+
+def test_an_accusation_that_our_own_replay_confirms_grossly_is_fraud() -> None:
+    accused, _ = feed(revealed(), found(ME), found(A, Finding(False, 7, True)))
+    assert feed(accused, machine.DisputeReplayed(7, True, 400, GROSS))[0].decision == FRAUD
+    assert feed(accused, machine.DisputeReplayed(7, True, 400))[0].decision == FAILED, "nothing was measured"
+
+
+def test_fraud_is_signed_for_the_same_bits_only() -> None:
+    case = convicted()
+    proof = (GROSS.segment, GROSS.end_hash)
+    assert machine.judge_settlement(case, A, 0, FRAUD, proof)[1]
+    for asked, wrong in (
+        (FRAUD, (GROSS.segment, bytes(32))),
+        (FRAUD, (8, GROSS.end_hash)),
+        (FRAUD, (-1, bytes(32))),
+        (replace(FRAUD, price=99), proof),
+        (replace(FRAUD, result_hash=bytes(32)), proof),
+        (replace(FRAUD, fee_mask=1), proof),
+        (FAILED, (-1, bytes(32))),
+    ):
+        assert not machine.judge_settlement(case, A, 0, asked, wrong)[1]
+    lesser = feed(case, machine.DisputeReplayed(7, True, 400, replace(GROSS, gross=False)))[0]
+    assert lesser == case, "what we found ourselves is not replayed again"
+
+
+def test_a_proposal_that_rests_on_another_segment_has_it_replayed_first() -> None:
+    case, other = convicted(), Conviction(3, b"f" * 32, gross=True)
+    assert machine.lacks_proof(case, FRAUD, 3)
+    assert not machine.lacks_proof(case, FAILED, 3)
+    assert not machine.judge_settlement(case, A, 0, FRAUD, (3, other.end_hash))[1]
+    case, effects = feed(case, machine.SegmentAccused(3, 500))
+    assert effects == [machine.ReplayDisputed(3)]
+    assert feed(case, machine.SegmentAccused(3, 501)) == (case, [])
+    case, _ = feed(case, machine.DisputeReplayed(3, True, 600, other))
+    assert case.decision == FRAUD
+    assert not machine.lacks_proof(case, FRAUD, 3)
+    assert machine.judge_settlement(case, A, 0, FRAUD, (3, other.end_hash))[1]
+
+
+def test_accusations_have_a_bound() -> None:
+    case, replays = convicted(), 0
+    for segment in range(8, 100):
+        case, effects = feed(case, machine.SegmentAccused(segment, 500))
+        replays += len(effects)
+    assert replays == DISPUTES_MAX
+
+
+def test_fraud_that_finds_no_quorum_becomes_failed() -> None:
+    case = convicted()
+    proposals: list[machine.ProposeSettlement] = []
+    for round_ in range(1, FRAUD_ROUNDS_MAX + 3):
+        case, effects = feed(case, machine.TimePassed(case.round_started_ms + SETTLE_ROUND_MS))
+        proposals += [effect for effect in effects if isinstance(effect, machine.ProposeSettlement)]
+        assert case.round == round_
+    for proposal in proposals:
+        early = proposal.round < FRAUD_ROUNDS_MAX
+        assert proposal.settlement == (FRAUD if early else FAILED)
+        assert proposal.proof == (GROSS if early else None)
+    assert {proposal.settlement.verdict for proposal in proposals} == {Verdict.FRAUD, Verdict.FAILED}
+    late, leader = FRAUD_ROUNDS_MAX, case.leader(FRAUD_ROUNDS_MAX)
+    assert machine.judge_settlement(case, leader, late, FAILED)[1]
+    assert not machine.judge_settlement(case, leader, late, FRAUD, (GROSS.segment, GROSS.end_hash))[1]
 
 
 def test_a_settlement_is_signed_for_its_leader_once_a_round_and_only_as_decided() -> None:
