@@ -54,6 +54,10 @@ SETTLE_ROUND_MS = 3_000
 SETTLE_ROUNDS_MAX = 64
 FRAUD_ROUNDS_MAX = 10
 """Settlement rounds in which FRAUD looks for its quorum; then the job FAILED."""
+STATEMENTS_HEARD_MAX = 4_096
+"""Signatures of members that a node remembers, to notice who contradicts itself."""
+EVIDENCE_JUDGED_MAX = 8
+"""Certificates and outcomes of one job that are looked at after the first."""
 DISPUTES_MAX = 8
 """Accused segments that a member replays for one job."""
 FRAUD_DEVIATION_PPM = 1_000

@@ -18,6 +18,7 @@ from ..protocol.award import Award, JobTerms, check_vote, recompute
 from ..protocol.chain import JobAccount, JobState, NodeAccount
 from ..protocol.envelope import Signed
 from ..protocol.errors import Refusal, RemoteError
+from ..protocol.hashing import QuorumKind
 from ..protocol.limits import EARLY_MESSAGES_MAX, QUORUMS, REQUEST_TIMEOUT_S
 from ..protocol.messages import (
     AwardCertificate,
@@ -37,6 +38,7 @@ from .auction_bidding import Bidding, sealed_bid, stimulus_of
 from .auction_escrow import confirmed_escrow, draw_is_fair, seated_account
 from .auction_voting import Awarded, Ballot, certificate_of, promise
 from .context import NodeContext
+from .equivocation import Statement
 from .supervision import contained, plain_nursery, supervised
 from .wire import CERTIFICATE, NOT_YET, PROPOSAL, TALLY
 
@@ -308,6 +310,8 @@ class AuctionRun:
         within_s = self.announce.message.round_ms / 1000
         vote = await self.context.wire.ask(member, PROPOSAL, proposal, AwardVote, within_s=within_s)
         check_vote(terms, vote, award)
+        said = Statement(member, QuorumKind.AWARD, award.round, award.digest, vote.message.signature)
+        self.context.hear(terms, [said])
         self.apply(machine.VoteReceived(member, award.round, vote.raw, self._now()))
 
     async def _publish_certificate(self, votes: tuple[bytes, ...]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import trio
 
+from ..protocol.award import JobTerms
 from ..protocol.limits import MICRO
 from ..protocol.ports import Blobs, Chain, Journal, Randomness, Runner
+from .equivocation import Heard, Statement, accuse, contradictions
 from .pricing import Offer
 from .registry import Registry
+from .supervision import supervised
 from .wire import Wire
 
 
@@ -40,6 +44,12 @@ class NodeContext:
     randomness: Randomness
     settings: NodeSettings
     nursery: trio.Nursery
+    heard: Heard = field(default_factory=Heard)
+
+    def hear(self, terms: JobTerms, said: Iterable[Statement]) -> None:
+        """Remember checked signatures of members, and accuse whoever contradicts itself."""
+        for accusation in contradictions(self.heard, terms, said):
+            self.nursery.start_soon(supervised, terms.job, _nothing, accuse, self.chain, accusation)
 
     def offer(self) -> Offer:
         """What this node sells, from its runner's own description."""
@@ -54,3 +64,7 @@ class NodeContext:
             datasets=(),
             capacity=settings.capacity if settings.provider else 0,
         )
+
+
+def _nothing() -> None:
+    """An accusation that cannot be made costs nothing but itself."""

@@ -6,9 +6,10 @@ starts those. A node never holds two roles in one job.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 import trio
@@ -16,7 +17,7 @@ import trio
 from ..protocol.award import JobTerms
 from ..protocol.chain import JobState, Verdict
 from ..protocol.envelope import Signed
-from ..protocol.limits import JOBS_OPEN_MAX, STATUS_DIGEST_INTERVAL_MS
+from ..protocol.limits import EVIDENCE_JUDGED_MAX, JOBS_OPEN_MAX, STATUS_DIGEST_INTERVAL_MS
 from ..protocol.messages import (
     AwardCertificate,
     BidCommit,
@@ -37,6 +38,7 @@ from .auction_voting import Awarded
 from .committee_service import CaseRun
 from .context import NodeContext
 from .data_service import DataService
+from .equivocation import Statement, in_certificate, in_outcome
 from .market_requests import MarketRequests
 from .presence_service import Load, PresenceService
 from .room import Room, Rooms
@@ -47,6 +49,7 @@ from .worker_service import WorkRun
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
+M = TypeVar("M")
 log = structlog.get_logger()
 
 
@@ -99,10 +102,20 @@ class MarketService:
                 room = self.rooms.get(message.job)
                 if room is not None:
                     room.auction.certificate_seen(signed.raw)
+                    self._compare(room, in_certificate, message, signed.raw)
             case Outcome():
                 self._outcome(Signed(signed.sender, message, signed.raw))
             case _:
                 log.info("gossip not followed", kind=type(message).__name__, peer=base58(signed.sender))
+
+    def _compare(
+        self, room: Room, statements: Callable[[JobTerms, M], Iterable[Statement]], evidence: M, raw: bytes
+    ) -> None:
+        """Look for members that sign one thing here and another there."""
+        terms, digest = room.auction.terms, sha256(raw).digest()
+        if terms is not None and digest not in room.compared and len(room.compared) < EVIDENCE_JUDGED_MAX:
+            room.compared.add(digest)
+            self.context.hear(terms, statements(terms, evidence))
 
     def _open_room(self, announce: Signed[JobAnnounce]) -> None:
         job, me = JobId(announce.message.job), self.context.wire.me
@@ -178,7 +191,10 @@ class MarketService:
     def _outcome(self, signed: Signed[Outcome]) -> None:
         room = self.rooms.get(signed.message.job)
         terms = room.auction.terms if room is not None else None
-        if room is None or terms is None or room.outcome is not None:
+        if room is None or terms is None:
+            return
+        self._compare(room, in_outcome, signed.message, signed.raw)
+        if room.outcome is not None:
             return
         if len(signers(terms, signed.message)) < quorum_for(signed.message.verdict, terms.announce.k):
             log.warning("outcome dropped: too few signatures", job=base58(terms.job), peer=base58(signed.sender))

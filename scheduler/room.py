@@ -29,6 +29,8 @@ class Room:
     case: CaseRun | None = None
     awarded: Awarded | None = None
     outcome: Signed[Outcome] | None = None
+    compared: set[bytes] = field(default_factory=set)
+    """Digests of the certificates and outcomes whose signatures were compared."""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from ..protocol.settlement import NO_RESULT, NOBODY, Settlement, quorum_for, set
 from ..protocol.units import MicroCyx, NodeId, base58
 from ..protocol.validation import market_topic
 from .context import NodeContext
+from .equivocation import Statement
 from .outage import Outage
 from .quorum_signer import sign_quorum
 from .supervision import plain_nursery, supervised
@@ -70,6 +71,9 @@ class Settler:
         if vote.message.round != proposal.round or not verify(member, message, vote.message.signature):
             raise RemoteError("settlement vote has a wrong signature", peer=member)
         signatures[member] = vote.message.signature
+        digest = settlement_of_proposal(proposal).digest
+        said = Statement(member, QuorumKind.SETTLE, proposal.round, digest, vote.message.signature)
+        self.context.hear(self.terms, [said])
         if len(signatures) >= quorum_for(proposal.verdict, self.terms.announce.k):
             scope.cancel()
 
