@@ -215,6 +215,8 @@ PEERS_WANTED = 8
 """Connections to nodes of one's own class (of any, for who offers nothing)."""
 PEERS_ASKED_MAX = 32
 """Nodes that one request may ask for by name."""
+RECORDS_MAX = 128
+"""Capability records and heartbeats in one PeersAnswer."""
 CLASSES_ASKED_MAX = 4
 """Classes that a requester looks at in one round of its search."""
 EXCHANGE_SHORT_S = 5.0
@@ -222,6 +224,8 @@ EXCHANGE_SHORT_S = 5.0
 EXCHANGE_INTERVAL_S = 60.0
 OBSERVER_FORGETS_MS = 90_000
 """What a bootstrap node hands on: it hears of a node once in EXCHANGE_INTERVAL_S."""
-RUMOUR_AGE_MAX_MS = DEAD_AFTER_MS + CLOCK_SKEW_MS
-"""Age of a record at which a peer's word no longer makes its author live."""
+CLOCK_TRUST_MS = HEARTBEAT_INTERVAL_MS
+"""How far behind ours we take an author's clock to be at most, until a record that comes with less delay tells."""
+CLOCK_DRIFT_MS = 1_000
+"""By how much an author's clock may fall behind from one record to the next: a clock that was put back heals."""
 PROBE_TIMEOUT_S = 2.0

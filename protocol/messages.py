@@ -24,6 +24,7 @@ from .limits import (
     ID_BYTES,
     MICRO,
     PEERS_ASKED_MAX,
+    RECORDS_MAX,
     ROUNDS_MAX,
     SAMPLES_MAX,
     SEGMENTS_MAX,
@@ -99,9 +100,16 @@ class PeersRequest(Message, frozen=True):
 
 
 class PeersAnswer(Message, frozen=True):
-    """Capability envelopes that the answerer knows, from a random one on."""
+    """Capability records and last heartbeats that the answerer knows, from a random node on; its own record comes
+    first."""
 
-    records: Annotated[tuple[Evidence, ...], Meta(max_length=128)]
+    records: Annotated[tuple[Evidence, ...], Meta(max_length=RECORDS_MAX)]
+    silent_ms: Annotated[tuple[Count, ...], Meta(max_length=RECORDS_MAX)]
+    """For each record, how long the answerer has heard nothing of its author."""
+
+    def __post_init__(self) -> None:
+        if len(self.silent_ms) != len(self.records):
+            raise ValueError("records and silent_ms have different lengths")
 
 
 # --- market -----------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Learns from peers who else is there, and keeps us connected (DESIGN 3).
 
 Peers come from the bootstrap list and from what peers tell: the answer to a PeersRequest holds signed capability
-records and heartbeats. A recent one makes its author live, if we are to hear of that author's death; others are only
-addresses to dial. While connections to our own class are short we ask often, otherwise once in EXCHANGE_INTERVAL_S. A
-bootstrap node has many to serve: who has another peer hangs up.
+records and heartbeats, and for how long their authors have been silent. Whoever is not dead by that lives, if we are to
+hear of its death; others are only addresses to dial. While connections to our own class are short we ask often,
+otherwise once in EXCHANGE_INTERVAL_S. A bootstrap node has many to serve: who has another peer hangs up.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ from ..protocol.limits import (
     PEERS_WANTED,
     PROBE_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
-    RUMOUR_AGE_MAX_MS,
 )
-from ..protocol.messages import Capability, Heartbeat, PeersAnswer, PeersRequest
+from ..protocol.messages import Capability, PeersAnswer, PeersRequest
 from ..protocol.units import NodeId, base58
 from .presence import Member, Met
 from .wire import PEERS
@@ -50,6 +49,14 @@ ANSWER_MAX_BYTES = FRAME_MAX_BYTES * 3 // 4
 SURVEY_NODES = 2
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Told:
+    """What a peer tells of a node: for how long it has heard nothing of it, and the node's own records."""
+
+    silent_ms: int = 0
+    records: list[Signed[msgspec.Struct]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -71,17 +78,19 @@ class PeerExchange:
         if asked.capability:
             record = wire.opener(asked.capability, wire.genesis)
             if record.sender == peer:
-                self._believe(peer, {peer: [record]})
-        self.presence.apply(Met(peer, wire.clock.monotonic_ms()))
+                self._believe(peer, {peer: Told(0, [record])})
+        now_ms = wire.clock.monotonic_ms()
+        self.presence.apply(Met(peer, now_ms))
         records = [own] if (own := self.presence.fresh_record()) else []
-        size = len(own)
+        silent_ms, size = [0] * len(records), len(own)
         for member in self._chosen(peer, asked):
             pair = [raw for raw in (member.capability_raw, member.heartbeat_raw) if raw]
             size += sum(map(len, pair))
             if size > ANSWER_MAX_BYTES:
                 break
             records += pair
-        return wire.seal(PeersAnswer(records=tuple(records)))
+            silent_ms += [max(0, now_ms - member.seen_at_ms)] * len(pair)
+        return wire.seal(PeersAnswer(records=tuple(records), silent_ms=tuple(silent_ms)))
 
     def _chosen(self, peer: NodeId, asked: PeersRequest) -> list[Member]:
         """Those asked for by name, then the class in full, then some of the others.
@@ -130,12 +139,12 @@ class PeerExchange:
         self.presence.apply(Met(peer, wire.clock.monotonic_ms()))
         return True
 
-    def _opened(self, peer: NodeId, answer: PeersAnswer) -> dict[NodeId, list[Signed[msgspec.Struct]]]:
+    def _opened(self, peer: NodeId, answer: PeersAnswer) -> dict[NodeId, Told]:
         """The records of an answer that we do not have byte for byte, by author."""
         wire, members = self.presence.wire, self.presence.state.members
         known = {raw for member in members.values() for raw in (member.capability_raw, member.heartbeat_raw)}
-        records: dict[NodeId, list[Signed[msgspec.Struct]]] = {}
-        for raw in answer.records:
+        told: dict[NodeId, Told] = {}
+        for raw, silent_ms in zip(answer.records, answer.silent_ms, strict=True):
             if raw in known:
                 continue
             try:
@@ -143,23 +152,24 @@ class PeerExchange:
             except RemoteError as error:
                 log.info("peer record dropped", peer=base58(peer), cause=str(error))
                 continue
-            records.setdefault(signed.sender, []).append(signed)
-        return records
+            one = told.setdefault(signed.sender, Told())
+            one.records.append(signed)
+            one.silent_ms = max(one.silent_ms, silent_ms)
+        return told
 
-    def _believe(self, peer: NodeId, records: dict[NodeId, list[Signed[msgspec.Struct]]]) -> None:
-        """A recent record, or a peer's own, makes its author live; else its addresses are kept."""
-        now_ms = self.presence.wire.clock.unix_ms()
-        for node, signed in records.items():
+    def _believe(self, peer: NodeId, told: dict[NodeId, Told]) -> None:
+        """Who is in our sight is heard, as old as its records are; of others the addresses are kept."""
+        for node, one in told.items():
             known = self.presence.state.members.get(node)
-            offers = [one.message for one in signed if isinstance(one.message, Capability)]
+            offers = [signed.message for signed in one.records if isinstance(signed.message, Capability)]
             offer = offers[0] if offers else known.capability if known is not None else None
             if offer is None or node == self.presence.wire.me:
                 continue
-            times = [one.message.sent_at_ms for one in signed if isinstance(one.message, Capability | Heartbeat)]
-            recent = node == peer or any(abs(now_ms - at) <= RUMOUR_AGE_MAX_MS for at in times)
-            if recent and self.presence.in_sight(node, offer.execution_class):
-                for one in signed:
-                    self.presence.hear(node, one.message, one.raw)
+            if self.presence.in_sight(node, offer.execution_class):
+                # Heartbeats come first: they are younger, and decide whether there is a member to keep records of.
+                for signed in sorted(one.records, key=lambda signed: isinstance(signed.message, Capability)):
+                    met, silent_ms = node == peer, one.silent_ms
+                    self.presence.hear(node, signed.message, signed.raw, told_ms=0 if met else silent_ms, met=met)
             else:
                 self.presence.wire.transport.learn(node, offer.addresses)
             self._candidates[node] = offer.execution_class

@@ -3,6 +3,8 @@
 Rule 1: a node is ALIVE when heard, SUSPECT after SUSPECT_AFTER_MS of silence, DEAD after DEAD_AFTER_MS, and forgotten
 after `forget_after_ms`. Whoever hears of nodes only now and then, as a bootstrap node does, remembers the dead longer.
 Rule 2: only a rising sequence counts, or a node's own request: old messages replayed by others keep nobody alive.
+Rule 3: a record speaks for the moment at which it was signed, not for that of its arrival (`age_ms`). What comes late,
+or from others, counts as old as it is, so the silence of a dead node lasts DEAD_AFTER_MS whoever speaks of it.
 Pure: `now_ms` is the caller's monotonic clock.
 """
 
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from hashlib import sha256
 
-from ..protocol.limits import DEAD_AFTER_MS, PEERS_KNOWN_MAX, SUSPECT_AFTER_MS
+from ..protocol.limits import CLOCK_DRIFT_MS, CLOCK_TRUST_MS, DEAD_AFTER_MS, PEERS_KNOWN_MAX, SUSPECT_AFTER_MS
 from ..protocol.messages import Capability, Heartbeat
 from ..protocol.units import NodeId
 
@@ -28,7 +30,8 @@ class Liveness(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node as last heard. The raw ones are its signed envelopes, good to hand on."""
+    """A node as last heard. The raw ones are its signed envelopes, good to hand on. `lag_ms` is by how much its clock
+    is behind ours, as far as its messages tell: the least delay with which one came."""
 
     seen_at_ms: int
     liveness: Liveness = Liveness.ALIVE
@@ -36,6 +39,7 @@ class Member:
     capability: Capability | None = None
     capability_raw: bytes = b""
     heartbeat_raw: bytes = b""
+    lag_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,7 @@ class Presence:
 
     def alive(self) -> dict[NodeId, Member]:
         """Members heard recently enough to work with, suspects included."""
-        return {
-            node: member
-            for node, member in self.members.items()
-            if member.capability is not None and member.liveness is not Liveness.DEAD
-        }
+        return {node: member for node, member in self.members.items() if _counts(member)}
 
     def next_wake_ms(self) -> int | None:
         """When silence changes something at the earliest; None while there is no member."""
@@ -70,12 +70,15 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatHeard:
-    """A valid heartbeat arrived."""
+    """A valid heartbeat arrived, `delay_ms` after its timestamp by our clock. Who handed it on says that its author has
+    been silent for `told_ms`: 0 in gossip."""
 
     node: NodeId
     heartbeat: Heartbeat
     now_ms: int
     raw: bytes = b""
+    delay_ms: int = 0
+    told_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,14 @@ class CellChanged:
 
 @dataclass(frozen=True, slots=True)
 class CapabilityHeard:
-    """A valid capability record arrived."""
+    """A valid capability record arrived; see HeartbeatHeard."""
 
     node: NodeId
     capability: Capability
     raw: bytes
     now_ms: int
+    delay_ms: int = 0
+    told_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,33 +143,18 @@ Effect = NodeAppeared | NodeSuspected | NodeDied
 def step(state: Presence, stimulus: Stimulus) -> tuple[Presence, list[Effect]]:
     """Apply one stimulus. Stale or excess records change nothing."""
     match stimulus:
-        case HeartbeatHeard(node, heartbeat, now_ms, raw):
+        case HeartbeatHeard(node, heartbeat, now_ms, raw, delay_ms, told_ms):
             known = state.members.get(node)
-            if known is None:
-                fresh = Member(now_ms, heartbeat=heartbeat, heartbeat_raw=raw)
-                return (state, []) if _full(state) else (_with(state, node, fresh), [])
-            if known.heartbeat is not None and heartbeat.sequence <= known.heartbeat.sequence:
+            if known is not None and known.heartbeat is not None and heartbeat.sequence <= known.heartbeat.sequence:
                 return state, []
-            fresh = Member(
-                now_ms,
-                heartbeat=heartbeat,
-                heartbeat_raw=raw,
-                capability=known.capability,
-                capability_raw=known.capability_raw,
-            )
-            return _with(state, node, fresh), _appeared(node, known, fresh)
-        case CapabilityHeard(node, capability, raw, now_ms):
+            fresh = _heard(known, now_ms, delay_ms, told_ms)
+            return _placed(state, node, known, replace(fresh, heartbeat=heartbeat, heartbeat_raw=raw), now_ms)
+        case CapabilityHeard(node, capability, raw, now_ms, delay_ms, told_ms):
             known = state.members.get(node)
-            if known is None:
-                if _full(state):
-                    return state, []
-                known = Member(now_ms)
-            elif known.capability is not None and capability.sequence <= known.capability.sequence:
+            if known is not None and known.capability is not None and capability.sequence <= known.capability.sequence:
                 return state, []
-            fresh = replace(
-                known, seen_at_ms=now_ms, liveness=Liveness.ALIVE, capability=capability, capability_raw=raw
-            )
-            return _with(state, node, fresh), _appeared(node, known, fresh)
+            fresh = _heard(known, now_ms, delay_ms, told_ms)
+            return _placed(state, node, known, replace(fresh, capability=capability, capability_raw=raw), now_ms)
         case Met(node, now_ms):
             known = state.members.get(node)
             if known is None:
@@ -177,13 +167,48 @@ def step(state: Presence, stimulus: Stimulus) -> tuple[Presence, list[Effect]]:
             return _age(state, now_ms)
 
 
-def _appeared(node: NodeId, before: Member, after: Member) -> list[Effect]:
-    known = before.capability is not None and before.liveness is not Liveness.DEAD
-    return [NodeAppeared(node)] if after.capability is not None and not known else []
+def age_ms(lag_ms: int, delay_ms: int, told_ms: int) -> int:
+    """How long ago the author of a record that came `delay_ms` after its timestamp signed it: at least."""
+    return max(told_ms, delay_ms - lag_ms, 0)
 
 
-def _full(state: Presence) -> bool:
-    return len(state.members) >= PEERS_KNOWN_MAX
+def _heard(known: Member | None, now_ms: int, delay_ms: int, told_ms: int) -> Member:
+    """The member with what a new record of it says of its clock and of its life.
+
+    Of the first record nobody knows whether it is old or its author's clock slow; up to CLOCK_TRUST_MS it is the clock.
+    """
+    lag_ms = min(delay_ms, CLOCK_TRUST_MS if known is None else known.lag_ms + CLOCK_DRIFT_MS)
+    spoke_at_ms = now_ms - age_ms(lag_ms, delay_ms, told_ms)
+    if known is None:
+        return Member(spoke_at_ms, lag_ms=lag_ms)
+    return replace(known, seen_at_ms=max(known.seen_at_ms, spoke_at_ms), lag_ms=lag_ms)
+
+
+def _placed(
+    state: Presence, node: NodeId, before: Member | None, after: Member, now_ms: int
+) -> tuple[Presence, list[Effect]]:
+    """The state with a member as it is now known, unless it would be forgotten at once or is one too many."""
+    silence_ms = now_ms - after.seen_at_ms
+    if before is None and (silence_ms >= state.forget_after_ms or len(state.members) >= PEERS_KNOWN_MAX):
+        return state, []
+    if after.liveness is not (liveness := _liveness(silence_ms)):
+        after = replace(after, liveness=liveness)
+    return _with(state, node, after), _appeared(node, before, after)
+
+
+def _liveness(silence_ms: int) -> Liveness:
+    if silence_ms < SUSPECT_AFTER_MS:
+        return Liveness.ALIVE
+    return Liveness.SUSPECT if silence_ms < DEAD_AFTER_MS else Liveness.DEAD
+
+
+def _appeared(node: NodeId, before: Member | None, after: Member) -> list[Effect]:
+    return [NodeAppeared(node)] if _counts(after) and (before is None or not _counts(before)) else []
+
+
+def _counts(member: Member) -> bool:
+    """Whether somebody can work with it."""
+    return member.capability is not None and member.liveness is not Liveness.DEAD
 
 
 def _with(state: Presence, node: NodeId, member: Member) -> Presence:

@@ -21,9 +21,11 @@ from ..protocol.limits import (
     CAPABILITY_INTERVAL_MS,
     CELL_LINGER_S,
     CELL_REVIEW_S,
+    CLOCK_TRUST_MS,
     DEAD_AFTER_MS,
     HEARTBEAT_INTERVAL_MS,
     OBSERVER_FORGETS_MS,
+    SUSPECT_AFTER_MS,
 )
 from ..protocol.messages import Capability, Heartbeat
 from ..protocol.ports import Randomness
@@ -74,6 +76,7 @@ class PresenceService:
     exchange: PeerExchange = field(init=False)
     own_record: bytes = b""
     _record_at_ms: int = 0
+    _nap: trio.CancelScope = field(default_factory=trio.CancelScope)
     cell: Cell | None = None
     """Where we listen and speak; None for a mere observer."""
     _joined: dict[Cell, trio.CancelScope] = field(default_factory=dict)
@@ -131,25 +134,36 @@ class PresenceService:
             self.changed.set()
             self.changed = trio.Event()
 
-    def hear(self, node: NodeId, message: object, raw: bytes) -> None:
-        """A record of a node in our sight, from gossip or from a peer."""
-        now_ms = self.wire.clock.monotonic_ms()
-        if node == self.wire.me:
+    def hear(self, node: NodeId, message: object, raw: bytes, *, told_ms: int = 0, met: bool = False) -> None:
+        """A record of a node in our sight: from gossip; from a peer that has heard nothing of it for `told_ms`; or from
+        the node itself, which is `met` and hence not old, whatever its record."""
+        clock = self.wire.clock
+        if node == self.wire.me or not isinstance(message, Heartbeat | Capability):
             return
+        now_ms, delay_ms = clock.monotonic_ms(), clock.unix_ms() - message.sent_at_ms
+        known = self.state.members.get(node)
+        if met:
+            delay_ms = min(delay_ms, CLOCK_TRUST_MS if known is None else known.lag_ms)
         if isinstance(message, Heartbeat):
-            self.apply(presence.HeartbeatHeard(node, message, now_ms, raw))
-        elif isinstance(message, Capability):
-            known = self.state.members.get(node)
+            self.apply(presence.HeartbeatHeard(node, message, now_ms, raw, delay_ms, told_ms))
+        else:
             if known is None or known.capability is None or known.capability.addresses != message.addresses:
                 self.wire.transport.learn(node, message.addresses)
-            self.apply(presence.CapabilityHeard(node, message, raw, now_ms))
+            self.apply(presence.CapabilityHeard(node, message, raw, now_ms, delay_ms, told_ms))
+        if told_ms:
+            self._wake_within(SUSPECT_AFTER_MS - told_ms)
+
+    def _wake_within(self, left_ms: int) -> None:
+        """Look at the time so soon: somebody has been silent for a while already."""
+        self._nap.deadline = min(self._nap.deadline, trio.current_time() + max(TICK_S, left_ms / 1000))
 
     async def _tick(self) -> None:
         while True:
             now_ms = self.wire.clock.monotonic_ms()
             wake_ms = self.state.next_wake_ms()
             left_ms = DEAD_AFTER_MS // 3 if wake_ms is None else wake_ms - now_ms
-            await trio.sleep(max(TICK_S, left_ms / 1000))
+            with trio.move_on_after(max(TICK_S, left_ms / 1000)) as self._nap:
+                await trio.sleep_forever()
             self.apply(presence.TimePassed(self.wire.clock.monotonic_ms()))
 
     # the cell -------------------------------------------------------------------------------------------------------

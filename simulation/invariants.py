@@ -25,6 +25,7 @@ from ..ledger.history import TransactionRecord
 from ..protocol.chain import JobAccount, JobState, NodeAccount
 from ..protocol.limits import (
     BIDS_MAX,
+    CLOCK_TRUST_MS,
     DEAD_AFTER_MS,
     EARLY_MESSAGES_MAX,
     GOSSIP_QUEUE_MAX,
@@ -35,21 +36,22 @@ from ..protocol.limits import (
     PEERS_CONNECTED_MAX,
     PEERS_KNOWN_MAX,
     QUORUMS,
-    RUMOUR_AGE_MAX_MS,
     STREAMS_PER_PEER_MAX,
 )
 from ..protocol.units import JobId, NodeId, base58
 from ..scheduler.job import FINAL
 from .market import JobRecord
+from .plan import PROFILES, Plan
 from .world import Peer, World
 
 AUDIT_INTERVAL_S = 1.0
 CHAIN_AUDIT_INTERVAL_S = 10.0
 REFUND_PATIENCE_S = 60
 """How long after its refund time a requester that lives may take to fetch the money."""
-DEATH_PATIENCE_S = (RUMOUR_AGE_MAX_MS + DEAD_AFTER_MS) / 1000 + 10
-"""How long after a node's end others may take it for alive: the age at which the last rumour of it is believed, the
-silence that kills, and one heartbeat on its way."""
+DEATH_PATIENCE_S = (DEAD_AFTER_MS + CLOCK_TRUST_MS) / 1000
+"""How long after a node's end others may take it for alive, where clocks agree: the silence that kills, and by how much
+a record may be older than it looks, which is also more than anything is on its way. Where clocks differ, the difference
+of the worst two is added (`death_patience_s`)."""
 _AMOUNT = struct.Struct("<Q")
 _ED25519_PROGRAM = "Ed25519SigVerify111111111111111111111111111"
 _SIGNATURE_OFFSETS = struct.Struct("<HHHHHHH")
@@ -224,7 +226,8 @@ class Auditor:
                 self.died_s.setdefault(peer.node_id, now_s)
             else:
                 self.died_s.pop(peer.node_id, None)
-        gone = [node for node, died_s in self.died_s.items() if now_s - died_s > DEATH_PATIENCE_S]
+        patience_s = death_patience_s(self.world.plan)
+        gone = [node for node, died_s in self.died_s.items() if now_s - died_s > patience_s]
         for peer in self.world.peers:
             if peer.node is None:
                 continue
@@ -235,6 +238,11 @@ class Auditor:
             for node in gone:
                 if node in believed:
                     self._broken(8, f"{peer.name} takes {self.peers[node].name} for alive, which died long ago")
+
+
+def death_patience_s(plan: Plan) -> float:
+    """DEATH_PATIENCE_S with the clocks of a plan: an author's may be fast and a listener's slow."""
+    return DEATH_PATIENCE_S + 2 * PROFILES[plan.faults].skew_ms / 1000
 
 
 def is_dead(peer: Peer) -> bool:

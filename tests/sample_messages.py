@@ -83,7 +83,7 @@ MESSAGES: tuple[Message, ...] = (
         hardware={"cpu": "8 cores", "gpu": "none", "a": "first by name"},
     ),
     PeersRequest(capability=b""),
-    PeersAnswer(records=(b"one", b"two")),
+    PeersAnswer(records=(b"one", b"two"), silent_ms=(0, 12_000)),
     ANNOUNCE,
     Decline(job=JOB, reason=DeclineReason.PRICE, hint="at least 2 CYX"),
     BidCommit(job=JOB, commitment=run(7)),

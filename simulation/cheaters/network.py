@@ -203,7 +203,8 @@ class Eclipse(Meddler):
             return honest
         self.tried(node, 1.0)
         living = [one.peer.node.presence.own_record for one in self.gang if one.peer.node is not None]
-        return self.seal(PeersAnswer(records=tuple(record for record in living if record)[:PEER_EXCHANGE_MAX]))
+        records = tuple(record for record in living if record)[:PEER_EXCHANGE_MAX]
+        return self.seal(PeersAnswer(records=records, silent_ms=(0,) * len(records)))
 
     def fate(self, key: bytes, ending: Ending) -> Fate:
         """By whom the victim knows at the end."""

@@ -18,11 +18,12 @@ NODES = [NodeId(bytes([n]) * 32) for n in range(1, 5)]
 OFFER = next(message for message in MESSAGES if isinstance(message, Capability))
 BEAT = next(message for message in MESSAGES if isinstance(message, Heartbeat))
 nodes, sequences = st.sampled_from(NODES), st.integers(0, 6)
+silences = st.sampled_from([0, 0, 5_000, 25_000, 29_999, 30_000, 50_000])
 pytestmark = pytest.mark.slow
 
 
 class Members(RuleBasedStateMachine):
-    """Four nodes whose messages arrive in any order, repeated, or not at all."""
+    """Four nodes whose messages arrive in any order, repeated, second-hand, or not at all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,21 +38,23 @@ class Members(RuleBasedStateMachine):
                 assert self.now - self.spoke.pop(effect.node) >= DEAD_AFTER_MS
                 self.newest = {key: value for key, value in self.newest.items() if key[1] != effect.node}
 
-    def heard(self, kind: str, node: NodeId, sequence: int) -> None:
-        if sequence > self.newest.get((kind, node), -1):
+    def heard(self, kind: str, node: NodeId, sequence: int, told_ms: int) -> None:
+        known = node in self.spoke or told_ms < DEAD_AFTER_MS
+        if known and sequence > self.newest.get((kind, node), -1):
             self.newest[kind, node] = sequence
-            self.spoke[node] = self.now
+            self.spoke[node] = max(self.spoke.get(node, self.now - told_ms), self.now - told_ms)
 
-    @rule(node=nodes, sequence=sequences)
-    def beats(self, node: NodeId, sequence: int) -> None:
-        self.heard("beat", node, sequence)
-        self.feed(presence.HeartbeatHeard(node, msgspec.structs.replace(BEAT, sequence=sequence), self.now))
+    @rule(node=nodes, sequence=sequences, told_ms=silences)
+    def beats(self, node: NodeId, sequence: int, told_ms: int) -> None:
+        self.heard("beat", node, sequence, told_ms)
+        beat = msgspec.structs.replace(BEAT, sequence=sequence)
+        self.feed(presence.HeartbeatHeard(node, beat, self.now, told_ms=told_ms))
 
-    @rule(node=nodes, sequence=sequences)
-    def offers(self, node: NodeId, sequence: int) -> None:
-        self.heard("offer", node, sequence)
+    @rule(node=nodes, sequence=sequences, told_ms=silences)
+    def offers(self, node: NodeId, sequence: int, told_ms: int) -> None:
+        self.heard("offer", node, sequence, told_ms)
         record = msgspec.structs.replace(OFFER, sequence=sequence)
-        self.feed(presence.CapabilityHeard(node, record, b"raw", self.now))
+        self.feed(presence.CapabilityHeard(node, record, b"raw", self.now, told_ms=told_ms))
 
     @rule(after=st.integers(0, 40_000))
     def time(self, after: int) -> None:

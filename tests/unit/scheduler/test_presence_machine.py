@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cyxnode.protocol.limits import DEAD_AFTER_MS, PEERS_KNOWN_MAX, SUSPECT_AFTER_MS
+from cyxnode.protocol.limits import CLOCK_DRIFT_MS, CLOCK_TRUST_MS, DEAD_AFTER_MS, PEERS_KNOWN_MAX, SUSPECT_AFTER_MS
 from cyxnode.protocol.messages import Capability, Heartbeat
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler import presence
@@ -14,10 +14,12 @@ from sample_messages import MESSAGES
 NODE = NodeId(b"n" * 32)
 OFFER = next(message for message in MESSAGES if isinstance(message, Capability))
 BEAT = next(message for message in MESSAGES if isinstance(message, Heartbeat))
+BEAT_1 = msgspec.structs.replace(BEAT, sequence=1)
 
 
-def beat(sequence: int, now_ms: int, node: NodeId = NODE) -> HeartbeatHeard:
-    return HeartbeatHeard(node, msgspec.structs.replace(BEAT, sequence=sequence), now_ms)
+def beat(sequence: int, now_ms: int, node: NodeId = NODE, *, delay_ms: int = 0, told_ms: int = 0) -> HeartbeatHeard:
+    heartbeat = msgspec.structs.replace(BEAT, sequence=sequence)
+    return HeartbeatHeard(node, heartbeat, now_ms, delay_ms=delay_ms, told_ms=told_ms)
 
 
 def offer(sequence: int, now_ms: int) -> CapabilityHeard:
@@ -55,6 +57,44 @@ def test_replayed_words_keep_nobody_alive() -> None:
     state, effects = after(offer(9, 0), beat(9, 0), *old, TimePassed(30_000))
     assert effects == [presence.NodeDied(NODE)]
     assert not state.members
+
+
+def test_what_others_tell_is_as_old_as_they_say() -> None:
+    state, _ = after(beat(1, 100_000, told_ms=12_000), offer(1, 100_000))
+    assert state.members[NODE].seen_at_ms == 100_000, "the offer came first-hand"
+    state, _ = after(beat(1, 100_000, told_ms=25_000))
+    assert state.members[NODE] == presence.Member(75_000, Liveness.SUSPECT, BEAT_1)
+    assert presence.step(state, TimePassed(105_000))[1] == [presence.NodeDied(NODE)]
+    assert after(beat(1, 100_000, told_ms=DEAD_AFTER_MS))[0].members == {}
+
+
+def test_a_bootstrap_node_remembers_whom_it_was_told_of_too_late() -> None:
+    state, effects = presence.step(Presence(forget_after_ms=90_000), beat(1, 100_000, told_ms=40_000))
+    assert state.members[NODE].liveness is Liveness.DEAD
+    assert effects == []
+
+
+def test_a_lie_about_its_silence_makes_a_record_no_younger_than_its_signature() -> None:
+    state, _ = after(beat(1, 100_000, delay_ms=25_000, told_ms=0))
+    assert state.members[NODE].seen_at_ms == 75_000 + CLOCK_TRUST_MS
+    state, _ = after(beat(1, 60_000, delay_ms=40), beat(2, 100_000, delay_ms=25_040, told_ms=0))
+    assert state.members[NODE].seen_at_ms == 75_000 + CLOCK_DRIFT_MS, "its clock was known"
+
+
+def test_a_slow_clock_is_learned_and_a_fast_one_known_at_once() -> None:
+    slow = [beat(n, 10_000 * n, delay_ms=25_000) for n in range(1, 20)]
+    state, _ = after(*slow)
+    assert state.members[NODE].lag_ms == 25_000
+    assert state.members[NODE].seen_at_ms == 190_000
+    fast = [beat(n, 10_000 * n, delay_ms=-25_000) for n in range(1, 3)]
+    late = beat(3, 40_000, delay_ms=-15_000)
+    assert after(*fast, late)[0].members[NODE].seen_at_ms == 30_000 + CLOCK_DRIFT_MS
+
+
+def test_an_old_record_does_not_make_a_member_look_older() -> None:
+    state, _ = after(beat(1, 100_000), offer(1, 101_000))
+    again = CapabilityHeard(NODE, msgspec.structs.replace(OFFER, sequence=2), b"raw", 102_000, delay_ms=80_000)
+    assert presence.step(state, again)[0].members[NODE].seen_at_ms == 101_000
 
 
 def test_no_more_than_the_bound_are_known() -> None:
