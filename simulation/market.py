@@ -12,7 +12,7 @@ from ..protocol.limits import MICRO
 from ..protocol.spec import TrainSpec, steps_per_segment
 from ..scheduler.requester_service import JobOrder, JobResult, News, RequesterService, Stage
 from .cheaters import Cheat, recruit
-from .plan import MFLOP_PER_STEP, job_steps, node_rate
+from .plan import MFLOP_PER_S, MFLOP_PER_STEP, job_steps, node_rate
 from .world import NODE_MICRO_CYX, REQUESTER_MICRO_CYX, Peer, World
 
 WAN_WINDOW_MS = 2_000
@@ -93,6 +93,7 @@ def order_of(desk: Desk, record: JobRecord) -> JobOrder:
         spec=spec,
         budget=10 * MICRO,  # type: ignore[arg-type]
         work_mflop=steps * MFLOP_PER_STEP,
+        mflop_per_s=MFLOP_PER_S,
         unsandboxed_ok=True,
         k=plan.k,  # type: ignore[arg-type]
         work_seconds=180,
@@ -111,6 +112,7 @@ async def populate(world: World) -> tuple[list[Desk], list[Cheat]]:
             micro_cyx=NODE_MICRO_CYX,
             class_name=f"class{number % plan.classes}",
             rate_micro_per_s=node_rate(plan, number),
+            mflop_per_s=MFLOP_PER_S,
         )
         world.peers.append(peer)
     cheats = recruit(world, world.peers)

@@ -51,9 +51,11 @@ PROFILES = {
         splits_per_hour=10.0,
     ),
 }
-SECONDS_PER_STEP = 0.003
-"""Virtual seconds of one training step, on every node."""
 MFLOP_PER_STEP = 250
+MFLOP_PER_S = 5_000
+"""What every node does, and quotes."""
+SECONDS_PER_STEP = MFLOP_PER_STEP / MFLOP_PER_S
+"""Virtual seconds of one training step, so that a job lasts as long as it is quoted."""
 WARM_UP_S = 5.0
 """Virtual seconds before the first job and the first fault."""
 WIND_DOWN_S = 150.0

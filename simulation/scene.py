@@ -20,6 +20,7 @@ from ..protocol.units import NodeId
 from ..scheduler.pricing import estimated_seconds, price_of
 from .geography import Geography
 from .plan import (
+    MFLOP_PER_S,
     MFLOP_PER_STEP,
     PROFILES,
     SECONDS_PER_STEP,
@@ -35,7 +36,6 @@ from .plan import (
     schedule,
 )
 
-MFLOP_PER_S = 5_000
 MATCHER = NodeId(b"matcher")
 Act = Callable[[], None]
 
