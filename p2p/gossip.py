@@ -32,7 +32,7 @@ from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict
 from ..protocol.units import NodeId
 from .host import libp2p_id, node_of
 from .peer_id import node_of_bytes
-from .subscriptions import Misbehaviour, Subscriptions, check_message
+from .subscriptions import HEARD, Misbehaviour, Subscriptions, check_message
 
 _log = structlog.get_logger()
 
@@ -130,7 +130,7 @@ class Gossip:
             return self._reject(sender)
         if verdict is GossipVerdict.ACCEPT:
             self._subscriptions.deliver(delivered)
-        return verdict in (GossipVerdict.ACCEPT, GossipVerdict.TAKEN)
+        return verdict in HEARD
 
     def _reject(self, forwarder: NodeId) -> bool:
         if self.misbehaviour.count(forwarder):

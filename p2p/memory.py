@@ -25,12 +25,11 @@ from . import requests
 from .addresses import AddressBook, PeerAddress, parse_address
 from .inbound import Inbound
 from .memory_network import Link, MemoryNetwork, constant_latency
-from .subscriptions import Misbehaviour, Subscriptions, check_message
+from .subscriptions import HEARD, Misbehaviour, Subscriptions, check_message
 
 __all__ = ["MemoryNetwork", "MemoryTransport", "constant_latency"]
 _log = structlog.get_logger()
 _PRIME = 2**127 - 1
-_FORWARDED = (GossipVerdict.ACCEPT, GossipVerdict.TAKEN)
 
 
 @dataclass(slots=True, eq=False)
@@ -277,7 +276,7 @@ class MemoryTransport:
         flood.heard.add(self)
         message = GossipMessage(flood.topic, flood.author, forwarder, flood.data)
         verdict = self._subscriptions.judge(message)
-        if verdict in _FORWARDED:
+        if verdict in HEARD:
             if verdict is GossipVerdict.ACCEPT:
                 self._subscriptions.deliver(message)
             self._spread(flood, self._mesh(flood.topic))

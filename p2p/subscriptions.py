@@ -1,7 +1,8 @@
 """Gossip on our side of the wire: validators, bounded queues, and what a rejected message costs its forwarder.
 
-A message is judged once, before it is delivered or forwarded. IGNORE drops it silently; REJECT, or a validator that
-raises, also counts against the peer that handed it to us, and GOSSIP_REJECTS_MAX of those ban it.
+A message is judged once, before it is delivered or forwarded, unless there are too many (p2p.gossip_rates). IGNORE
+drops it silently; REJECT, or a validator that raises, also counts against the peer that handed it to us, and
+GOSSIP_REJECTS_MAX of those ban it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from ..protocol.limits import (
 )
 from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict
 from ..protocol.units import NodeId, base58
+from .gossip_rates import GossipRates
 
 _log = structlog.get_logger()
+HEARD = (GossipVerdict.ACCEPT, GossipVerdict.TAKEN)
+"""Verdicts upon which a message is also passed on."""
 
 
 @dataclass(slots=True)
@@ -79,6 +83,7 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._topics: dict[str, _Subscription] = {}
+        self._rates = GossipRates()
 
     def __contains__(self, topic: str) -> bool:
         return topic in self._topics
@@ -102,16 +107,24 @@ class Subscriptions:
             receive.close()
 
     def judge(self, message: GossipMessage) -> GossipVerdict:
-        """Run the topic's validator; a raising one rejects. IGNORE for a topic that we have not joined."""
-        subscription = self._topics.get(message.topic)
+        """Run the topic's validator; a raising one rejects. IGNORE for a topic that we have not joined, and for what
+        is too much of somebody."""
+        subscription, now_s = self._topics.get(message.topic), trio.current_time()
         if subscription is None:
             return GossipVerdict.IGNORE
+        verdict = self._rates.admit(message, now_s)
+        if verdict is not GossipVerdict.ACCEPT:
+            _log.info("gossip_too_much", topic=message.topic, peer=base58(message.forwarder), verdict=verdict.name)
+            return verdict
         try:
-            return subscription.validator(message)
+            verdict = subscription.validator(message)
         except Exception:
             # The message that breaks a validator must not break the node, nor travel on.
             _log.exception("validator_raised", topic=message.topic, peer=base58(message.forwarder))
             return GossipVerdict.REJECT
+        if verdict in HEARD:
+            self._rates.charge(message, now_s)
+        return verdict
 
     def deliver(self, message: GossipMessage) -> None:
         """Queue an accepted message for its subscriber; a full queue drops it and says so."""

@@ -144,6 +144,15 @@ GOSSIP_HEARTBEAT_S = 1
 GOSSIP_OUTBOUND_QUEUE_MAX = 1024
 GOSSIP_REJECTS_MAX = 32
 """Messages that our validators reject before their forwarder is banned for as long as the process lives."""
+GOSSIP_PER_AUTHOR = {"presence": (1.0, 32), "market": (20.0, 256), "jobs": (1.0, 16)}
+"""Messages a second, and at once, that one author may gossip, by kind of topic. Presence: a heartbeat every 10 s in up
+to seven cells. Market: two messages a job and node, for ten jobs a second in one class."""
+GOSSIP_PER_AUTHOR_ELSEWHERE = (100.0, 1024)
+"""As GOSSIP_PER_AUTHOR, of all topics of other kinds together."""
+GOSSIP_PER_FORWARDER = (500.0, 4096)
+"""Messages a second, and at once, of all topics and authors that one peer may hand us."""
+GOSSIP_GROSS = 4
+"""How many times its rate an author may hand us of its own before each further message counts as rejected."""
 PEERS_BANNED_MAX = 1024
 ADDRESS_MAX_CHARS = 256
 

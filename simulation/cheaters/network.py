@@ -20,7 +20,8 @@ from .meddling import Meddler
 
 BURST_INTERVAL_S = 5.0
 BURSTS_MAX = 12
-VALID_PER_BURST, INVALID_PER_BURST = 10, 8
+VALID_PER_BURST, INVALID_PER_BURST = 60, 8
+"""More heartbeats, and over time more declines, than gossip lets one author say."""
 SETTLING_S = 2.0
 """How long after a try its effect is looked for."""
 REMEMBERED_MAX = 512
