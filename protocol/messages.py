@@ -334,7 +334,8 @@ class ResultClaim(Message, frozen=True):
     job: Bytes32
     spec_hash: Bytes32
     execution_class: Bytes32
-    final_status: Literal["completed", "failed"]
+    final_status: Literal["completed", "failed", "unserved"]
+    """`unserved`: neither the requester nor a member gave the worker the spec and its data."""
     message: Text
     model_weights_uri: Annotated[str, Meta(max_length=160)]
     model_weights_hash: Bytes32

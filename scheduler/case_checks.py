@@ -28,7 +28,7 @@ log = structlog.get_logger()
 def failure_of(claim: ResultClaim, terms: JobTerms, worker: NodeId) -> str | None:
     """Why a claim is a failure by itself: the worker's own word, or that it contradicts the announce. Else None."""
     announce = terms.announce
-    if claim.final_status == "failed":
+    if claim.final_status != "completed":
         return claim.message
     if not is_sealed(terms, worker, claim):
         return "the claim does not bear its worker's seal"
@@ -37,6 +37,11 @@ def failure_of(claim: ResultClaim, terms: JobTerms, worker: NodeId) -> str | Non
     if (len(claim.states), len(claim.traces)) != (announce.segments + 1, announce.segments):
         return "the claim has another number of segments"
     return None
+
+
+def is_unserved(claim: ResultClaim) -> bool:
+    """Whether the worker says that it got no spec or no data: the member will see for itself."""
+    return claim.final_status == "unserved"
 
 
 def samples_of(terms: JobTerms, member: NodeId, nonce: bytes) -> list[int]:

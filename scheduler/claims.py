@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Literal
 
 from ..protocol.award import JobTerms
 from ..protocol.errors import ExecutionFailed
@@ -65,13 +66,15 @@ def completed_claim(
     )
 
 
-def failed_claim(terms: JobTerms, execution_class: bytes, message: str) -> ResultClaim:
-    """The worker's own word that there is no result, and why."""
+def failed_claim(
+    terms: JobTerms, execution_class: bytes, message: str, status: Literal["failed", "unserved"] = "failed"
+) -> ResultClaim:
+    """The worker's own word that there is no result, and why; `unserved` says that the requester is to blame."""
     return ResultClaim(
         job=terms.job,
         spec_hash=terms.announce.spec_hash,
         execution_class=execution_class,
-        final_status="failed",
+        final_status=status,
         message=message[:500],
         model_weights_uri="",
         model_weights_hash=bytes(32),

@@ -32,6 +32,8 @@ from ..protocol.messages import (
     ResultClaim,
     SettleProposal,
     SettleVote,
+    SpecAnswer,
+    SpecRequest,
     VerdictBody,
     VerdictCommit,
     VerdictReveal,
@@ -41,13 +43,13 @@ from ..protocol.settlement import NO_SEAL, quorum_for, result_hash
 from ..protocol.units import JobId, NodeId, base58
 from . import verification as machine
 from .auction_voting import Awarded, sampling_nonce
-from .case_checks import failure_of, judge_reveal, samples_of
+from .case_checks import failure_of, is_unserved, judge_reveal, samples_of
 from .context import NodeContext
 from .data_service import DataService
 from .replay import Replayer, ReplayReport
 from .settlement_service import Settler, proposal_of, settlement_of_proposal
 from .supervision import contained, supervised
-from .task_fetch import fetch_task
+from .task_fetch import TaskSearch, fetch_task
 from .traces import opening_fits
 from .wire import COMMIT, NOT_YET, OPEN, REVEAL
 
@@ -68,6 +70,7 @@ class CaseRun:
     state: machine.Case = field(init=False)
     claim: Signed[ResultClaim] | None = None
     _settler: Settler = field(init=False)
+    _search: TaskSearch = field(init=False)
     _first: list[machine.Effect] = field(default_factory=list)
     _task: TrainTask | None = None
     _report: ReplayReport = field(default_factory=lambda: ReplayReport(False, -1, "", []))
@@ -83,6 +86,7 @@ class CaseRun:
             self.state, self._first = machine.open_unsold(self._case_terms(), self.unsold_reason, self._now())
         else:
             self.state = machine.open_case(self._case_terms(), self._now())
+            self._search = TaskSearch(self.context, self.data, self.awarded)
 
     @property
     def job(self) -> JobId:
@@ -155,12 +159,19 @@ class CaseRun:
         if self.claim is not None:
             return
         self.claim = signed
-        failure = failure_of(signed.message, self.terms, signed.sender)
-        self.apply(machine.ClaimReceived(result_hash(signed.message), failure, self._now()))
+        failure, unserved = failure_of(signed.message, self.terms, signed.sender), is_unserved(signed.message)
+        self.apply(machine.ClaimReceived(result_hash(signed.message), failure, self._now(), unserved))
 
     def _from_worker(self, sender: NodeId) -> None:
         if self.awarded is None or sender != self.awarded.certified.winner:
             raise Refusal("not the winner of this job", peer=sender)
+
+    async def give_spec(self, signed: Signed[SpecRequest]) -> SpecAnswer:
+        """The spec for a worker whom the requester did not answer: we ask the requester for it."""
+        self._from_worker(signed.sender)
+        if not self._search.begun:
+            self._start(self._search.run)
+        return self._search.answer()
 
     def commit_received(self, signed: Signed[VerdictCommit]) -> None:
         """A member sealed its verdict."""
@@ -200,6 +211,8 @@ class CaseRun:
             match effect:
                 case machine.ReplaySamples():
                     self._start(self._replay_samples)
+                case machine.SeekTask():
+                    self._start(self._seek_task)
                 case machine.SendCommit(finding):
                     self._start(self._send_commit, finding)
                 case machine.AskOpening(commits):
@@ -223,8 +236,11 @@ class CaseRun:
         if self.awarded is None or self.claim is None:
             raise Refusal("there is nothing to replay yet")
         if self._task is None:
-            self._task = await fetch_task(self.context, self.data, self.awarded)
+            self._task = self._search.task or await fetch_task(self.context, self.data, self.awarded)
         return Replayer(self.context.runner, self.data, self.claim, self._task)
+
+    async def _seek_task(self) -> None:
+        self.apply(machine.TaskSought(await self._search.run(), self._now()))
 
     async def _replay_samples(self) -> None:
         samples = samples_of(self.terms, self.context.wire.me, self._nonce())

@@ -112,7 +112,9 @@ class MarketRequests:
         self._room(signed.message.job).auction.certificate_delivered(signed.raw)
 
     async def _spec(self, signed: Signed[SpecRequest]) -> SpecAnswer:
-        return await self._work(signed.message.job).give_spec(signed)
+        """The worker gives it to members, and members to the worker, when the requester does not."""
+        work = self._room(signed.message.job).work
+        return await (work or self._case(signed.message.job)).give_spec(signed)
 
     async def _start(self, signed: Signed[StartNotice]) -> None:
         self._case(signed.message.job).started(signed.sender)

@@ -5,7 +5,9 @@ rests on silence is undone by a start or a claim that arrives before the settlem
 Rule 2: a member replays its samples, commits to its verdict, and reveals only after the worker opened its traces, which
 it does once every verdict is committed. A verdict counts if its nonce and its traces prove the work.
 Rule 3: a mismatch is a dispute, not a vote: every member replays the accused segment itself.
-Rule 4: OK needs m counted verdicts, FAILED and FRAUD the member's own conviction (`verification_settling.py`); members
+Rule 4: a worker that could not work because the requester served nothing is not named in the FAILED settlement, if the
+member found the same: a client's fault costs no worker its record.
+Rule 5: OK needs m counted verdicts, FAILED and FRAUD the member's own conviction (`verification_settling.py`); members
 sign once per settlement round.
 Pure: a useless or late stimulus changes nothing.
 """
@@ -22,7 +24,7 @@ from ..protocol.limits import (
     VERDICT_COMMIT_WAIT_MS,
     VERDICT_REVEAL_WAIT_MS,
 )
-from ..protocol.settlement import Settlement
+from ..protocol.settlement import NOBODY, Settlement
 from ..protocol.units import NodeId
 from .verification_case import Case as Case
 from .verification_case import CaseTerms as CaseTerms
@@ -41,10 +43,12 @@ from .verification_events import ProposeSettlement as ProposeSettlement
 from .verification_events import ReplayDisputed as ReplayDisputed
 from .verification_events import ReplaySamples as ReplaySamples
 from .verification_events import SamplesReplayed as SamplesReplayed
+from .verification_events import SeekTask as SeekTask
 from .verification_events import SegmentAccused as SegmentAccused
 from .verification_events import SendCommit as SendCommit
 from .verification_events import SendReveal as SendReveal
 from .verification_events import Stimulus as Stimulus
+from .verification_events import TaskSought as TaskSought
 from .verification_events import TimePassed as TimePassed
 from .verification_events import TracesOpened as TracesOpened
 from .verification_events import WorkerLost as WorkerLost
@@ -77,13 +81,20 @@ def step(case: Case, stimulus: Stimulus) -> Step:
             if case.phase in (Phase.AWARDED, Phase.RUNNING):
                 return _fail_for_silence(case, reason, now_ms)
             return case, []
-        case ClaimReceived(result_hash, failure, now_ms):
+        case ClaimReceived(result_hash, failure, now_ms, unserved):
             if case.phase not in (Phase.AWARDED, Phase.RUNNING):
                 return case, []
-            case = replace(case, result_hash=result_hash)
+            reason = "" if failure is None else f"the worker reports: {failure}"
+            case = replace(case, result_hash=result_hash, reason=reason)
+            if unserved:
+                return _to(case, Phase.SEEKING, now_ms), [SeekTask()]
             if failure is not None:
-                return _fail(case, f"the worker reports: {failure}", now_ms)
+                return _fail(case, reason, now_ms)
             return _to(case, Phase.REPLAYING, now_ms), [ReplaySamples()]
+        case TaskSought(found, now_ms):
+            if case.phase is not Phase.SEEKING:
+                return case, []
+            return _fail(case, case.reason, now_ms) if found else _fail_unnamed(case, now_ms)
         case SamplesReplayed(ok, mismatch_segment, reason, now_ms, conviction):
             if case.phase is not Phase.REPLAYING:
                 return case, []
@@ -125,7 +136,7 @@ def next_wake_ms(case: Case) -> int | None:
             return case.since_ms + case.terms.lease_ms
         case Phase.RUNNING:
             return case.terms.deadline_ms
-        case Phase.REPLAYING:
+        case Phase.SEEKING | Phase.REPLAYING:
             return max(case.since_ms, case.terms.deadline_ms) + VERDICT_COMMIT_WAIT_MS
         case Phase.COMMITTED if not case.asked_opening:
             return case.since_ms + VERDICT_COMMIT_WAIT_MS
@@ -146,6 +157,12 @@ def _to(case: Case, phase: Phase, now_ms: int) -> Case:
 
 def _fail(case: Case, reason: str, now_ms: int) -> Step:
     return decide(case, nothing(case.terms, Verdict.FAILED), reason, now_ms)
+
+
+def _fail_unnamed(case: Case, now_ms: int) -> Step:
+    """Nobody but the requester is to blame."""
+    settlement = replace(nothing(case.terms, Verdict.FAILED), worker=NOBODY)
+    return decide(case, settlement, "the requester does not serve the spec and its data", now_ms)
 
 
 def _fail_for_silence(case: Case, reason: str, now_ms: int) -> Step:
@@ -216,8 +233,8 @@ def _on_time(case: Case, now_ms: int) -> Step:
             return _fail_for_silence(case, f"the worker did not start within {case.terms.lease_ms} ms", now_ms)
         case Phase.RUNNING if now_ms >= case.terms.deadline_ms:
             return _fail(case, "the worker did not finish by the work deadline", now_ms)
-        case Phase.REPLAYING if now_ms >= max(case.since_ms, case.terms.deadline_ms) + VERDICT_COMMIT_WAIT_MS:
-            return _give_up(case, "our own replay did not end")
+        case Phase.SEEKING | Phase.REPLAYING if now_ms >= (next_wake_ms(case) or 0):
+            return _give_up(case, f"our own {case.phase.name.lower()} did not end")
         case Phase.COMMITTED if not case.asked_opening:
             case, effects = _ask_if_ready(case, now_ms)
             if effects or now_ms < case.since_ms + VERDICT_COMMIT_WAIT_MS:

@@ -17,6 +17,7 @@ class Phase(Enum):
 
     AWARDED = auto()
     RUNNING = auto()
+    SEEKING = auto()
     REPLAYING = auto()
     COMMITTED = auto()
     REVEALED = auto()

@@ -43,10 +43,19 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class ClaimReceived:
-    """`failure` is the worker's own message when it reports that it failed."""
+    """`failure` is the worker's own message when it reports that it failed; `unserved` that it blames the requester."""
 
     result_hash: bytes
     failure: str | None
+    now_ms: int
+    unserved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSought:
+    """We asked the requester for the spec and its data ourselves; whether we have them."""
+
+    found: bool
     now_ms: int
 
 
@@ -114,6 +123,11 @@ class ReplaySamples:
 
 
 @dataclass(frozen=True, slots=True)
+class SeekTask:
+    """Find out whether the requester serves the spec and its data."""
+
+
+@dataclass(frozen=True, slots=True)
 class SendCommit:
     """Seal our finding and send it to the members and the worker."""
 
@@ -151,7 +165,7 @@ class GiveUp:
 
 
 Stimulus = (
-    WorkerStarted | WorkerLost | ClaimReceived | SamplesReplayed | CommitReceived | TracesOpened | FindingRevealed
-    | DisputeReplayed | SegmentAccused | OutcomeSeen | TimePassed
+    WorkerStarted | WorkerLost | ClaimReceived | TaskSought | SamplesReplayed | CommitReceived | TracesOpened
+    | FindingRevealed | DisputeReplayed | SegmentAccused | OutcomeSeen | TimePassed
 )  # fmt: skip
-Effect = ReplaySamples | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeSettlement | GiveUp
+Effect = ReplaySamples | SeekTask | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeSettlement | GiveUp

@@ -33,7 +33,7 @@ from .claims import Transcript, completed_claim, failed_claim
 from .context import NodeContext
 from .data_service import DataService
 from .supervision import plain_nursery, supervised
-from .task_fetch import fetch_task
+from .task_fetch import TaskUnserved, fetch_task
 from .wire import CLAIM, NOT_YET, PROGRESS, START
 
 log = structlog.get_logger()
@@ -107,6 +107,10 @@ class WorkRun:
     async def _attempt(self) -> None:
         try:
             self._result = await self._work()
+        except TaskUnserved as error:
+            log.warning("job not served", job=base58(self.job), cause=str(error))
+            execution_class = self.context.runner.execution_class
+            self._result = failed_claim(self.awarded.terms, execution_class, str(error), "unserved")
         except CyxError as error:
             log.warning("job failed", job=base58(self.job), cause=str(error))
             self._result = failed_claim(self.awarded.terms, self.context.runner.execution_class, str(error))

@@ -31,7 +31,7 @@ TRAVELS: dict[str, str] = {
     "AwardCertificate": f"{MARKET}; request `{wire.CERTIFICATE}`, leader to winner, requester and members",
     "Outcome": f"{MARKET}; request `{wire.OUTCOME}`, leader to requester, worker and members",
     "JobStatus": JOBS,
-    "SpecRequest": f"request `{wire.SPEC}`, winner or member to requester, else member to winner",
+    "SpecRequest": f"request `{wire.SPEC}`, winner or member to requester, else each to the other",
     "SpecAnswer": f"answer to `{wire.SPEC}`",
     "StartNotice": f"request `{wire.START}`, winner to members and requester",
     "Progress": f"stream `{wire.PROGRESS}`, winner to requester",

@@ -146,6 +146,9 @@ def verification_diagram() -> str:
         yield "WorkerLost", verification.WorkerLost("lost", now_ms)
         yield "ClaimReceived (completed)", verification.ClaimReceived(bytes(32), None, now_ms)
         yield "ClaimReceived (failed)", verification.ClaimReceived(bytes(32), "failed", now_ms)
+        yield "ClaimReceived (unserved)", verification.ClaimReceived(bytes(32), "unserved", now_ms, unserved=True)
+        for found in (True, False):
+            yield "TaskSought", verification.TaskSought(found, now_ms)
         yield "SamplesReplayed", verification.SamplesReplayed(True, -1, "", now_ms)
         yield "SamplesReplayed", verification.SamplesReplayed(False, -1, "", now_ms)
         for member in (ME, A, B):

@@ -90,7 +90,8 @@ def test_claims_that_are_failures_by_themselves() -> None:
     matching = {"spec_hash": TERMS.announce.spec_hash, "execution_class": TERMS.announce.execution_class}
     worker = WORKER.node_id
     assert failure_of(claim(**matching), TERMS, worker) is None
-    assert failure_of(claim(final_status="failed", message="no memory"), TERMS, worker) == "no memory"
+    for status in ("failed", "unserved"):
+        assert failure_of(claim(final_status=status, message="no memory"), TERMS, worker) == "no memory"
     assert failure_of(claim(**matching | {"spec_hash": bytes(32)}), TERMS, worker)
     assert failure_of(claim(**matching | {"execution_class": bytes(32)}), TERMS, worker)
     assert failure_of(claim(**matching, states=()), TERMS, worker)

@@ -85,6 +85,23 @@ def test_a_claim_that_says_failed_is_a_failure() -> None:
     assert case.reason == "the worker reports: out of memory"
 
 
+def test_a_worker_that_was_not_served_is_named_only_if_we_were() -> None:
+    blamed = machine.ClaimReceived(RESULT, "not served", 5, unserved=True)
+    case, effects = feed(machine.open_case(TERMS, 0), machine.WorkerStarted(1), blamed)
+    assert (case.phase, effects) == (Phase.SEEKING, [machine.SeekTask()])
+    found, _ = feed(case, machine.TaskSought(True, 9))
+    assert found.decision == Settlement(Verdict.FAILED, WORKER, 0, 0, bytes(32), 0)
+    assert found.reason == "the worker reports: not served"
+    vain, _ = feed(case, machine.TaskSought(False, 9))
+    assert vain.decision == Settlement(Verdict.FAILED, NOBODY, 0, 0, bytes(32), 0)
+    assert "the requester does not serve" in vain.reason
+    assert feed(vain, machine.TaskSought(True, 10))[0] is vain
+    wake_ms = machine.next_wake_ms(case)
+    assert wake_ms is not None
+    assert feed(case, machine.TimePassed(wake_ms - 1))[0].phase is Phase.SEEKING
+    assert feed(case, machine.TimePassed(wake_ms))[0].phase is Phase.GIVEN_UP
+
+
 def test_traces_are_asked_for_once_all_verdicts_are_sealed_or_m_of_them_after_the_wait() -> None:
     case, effects = feed(replaying(), machine.SamplesReplayed(True, -1, "", 200))
     assert effects == [machine.SendCommit(FINE)]
