@@ -22,6 +22,7 @@ from ..protocol.limits import (
 from ..protocol.ports import GossipMessage, GossipVerdict
 from ..protocol.units import NodeId
 
+TOPICS_REMEMBERED = 64
 Rate = tuple[float, int]
 """Messages a second, and how many may come at once."""
 
@@ -36,17 +37,17 @@ class Buckets:
     def left(self, peer: NodeId, now_s: float) -> float:
         """Tokens of a peer."""
         per_s, burst = self.rate
-        tokens, at_s = self._tokens.get(peer, (burst, now_s))
-        return min(burst, tokens + (now_s - at_s) * per_s)
+        known = self._tokens.get(peer)
+        return burst if known is None else min(burst, known[0] + (now_s - known[1]) * per_s)
 
     def take(self, peer: NodeId, now_s: float) -> bool:
         """Use a token up; False when there is none."""
         left = self.left(peer, now_s)
         if left < 1:
             return False
-        if peer not in self._tokens and len(self._tokens) >= PEERS_KNOWN_MAX:
-            del self._tokens[next(iter(self._tokens))]
         self._tokens[peer] = (left - 1, now_s)
+        if len(self._tokens) > PEERS_KNOWN_MAX:
+            del self._tokens[next(iter(self._tokens))]
         return True
 
 
@@ -65,6 +66,7 @@ class GossipRates:
     def __init__(self) -> None:
         self._forwarders = Buckets(GOSSIP_PER_FORWARDER)
         self._authors: dict[str, _Authors] = {}
+        self._by_topic: dict[str, _Authors] = {}
 
     def admit(self, message: GossipMessage, now_s: float) -> GossipVerdict:
         """ACCEPT when the message may be judged."""
@@ -83,12 +85,17 @@ class GossipRates:
         self._of(message.topic).accepted.take(message.author, now_s)
 
     def _of(self, topic: str) -> _Authors:
+        """The buckets of a topic's kind; they are looked up by the topic as long as those are few."""
+        found = self._by_topic.get(topic)
+        if found is not None:
+            return found
         kind = topic.split("/", 3)[2] if topic.count("/") > 1 else ""
-        if kind not in GOSSIP_PER_AUTHOR:
-            kind = ""
-        authors = self._authors.get(kind)
-        if authors is None:
+        kind = kind if kind in GOSSIP_PER_AUTHOR else ""
+        if kind not in self._authors:
             per_s, burst = GOSSIP_PER_AUTHOR.get(kind, GOSSIP_PER_AUTHOR_ELSEWHERE)
             gross = (per_s * GOSSIP_GROSS, burst * GOSSIP_GROSS)
-            authors = self._authors[kind] = _Authors(Buckets((per_s, burst)), Buckets(gross))
-        return authors
+            self._authors[kind] = _Authors(Buckets((per_s, burst)), Buckets(gross))
+        if len(self._by_topic) >= TOPICS_REMEMBERED:
+            self._by_topic.clear()
+        self._by_topic[topic] = self._authors[kind]
+        return self._authors[kind]

@@ -42,6 +42,10 @@ class Member:
     lag_ms: int = 0
 
 
+_STRANGER = Member(0)
+"""Who is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Presence:
     """All members that are not forgotten."""
@@ -144,23 +148,28 @@ def step(state: Presence, stimulus: Stimulus) -> tuple[Presence, list[Effect]]:
     """Apply one stimulus. Stale or excess records change nothing."""
     match stimulus:
         case HeartbeatHeard(node, heartbeat, now_ms, raw, delay_ms, told_ms):
-            known = state.members.get(node)
-            if known is not None and known.heartbeat is not None and heartbeat.sequence <= known.heartbeat.sequence:
+            known = state.members.get(node, _STRANGER)
+            if known.heartbeat is not None and heartbeat.sequence <= known.heartbeat.sequence:
                 return state, []
-            fresh = _heard(known, now_ms, delay_ms, told_ms)
-            return _placed(state, node, known, replace(fresh, heartbeat=heartbeat, heartbeat_raw=raw), now_ms)
+            seen_at_ms, lag_ms = _times(known, now_ms, delay_ms, told_ms)
+            liveness = _liveness(now_ms - seen_at_ms)
+            offer, offer_raw = known.capability, known.capability_raw
+            fresh = Member(seen_at_ms, liveness, heartbeat, offer, offer_raw, raw, lag_ms)
+            return _placed(state, node, known, fresh, now_ms)
         case CapabilityHeard(node, capability, raw, now_ms, delay_ms, told_ms):
-            known = state.members.get(node)
-            if known is not None and known.capability is not None and capability.sequence <= known.capability.sequence:
+            known = state.members.get(node, _STRANGER)
+            if known.capability is not None and capability.sequence <= known.capability.sequence:
                 return state, []
-            fresh = _heard(known, now_ms, delay_ms, told_ms)
-            return _placed(state, node, known, replace(fresh, capability=capability, capability_raw=raw), now_ms)
+            seen_at_ms, lag_ms = _times(known, now_ms, delay_ms, told_ms)
+            liveness = _liveness(now_ms - seen_at_ms)
+            fresh = Member(seen_at_ms, liveness, known.heartbeat, capability, raw, known.heartbeat_raw, lag_ms)
+            return _placed(state, node, known, fresh, now_ms)
         case Met(node, now_ms):
-            known = state.members.get(node)
-            if known is None:
+            met = state.members.get(node)
+            if met is None:
                 return state, []
-            fresh = replace(known, seen_at_ms=now_ms, liveness=Liveness.ALIVE)
-            return _with(state, node, fresh), _appeared(node, known, fresh)
+            fresh = replace(met, seen_at_ms=now_ms, liveness=Liveness.ALIVE)
+            return _with(state, node, fresh), _appeared(node, met, fresh)
         case CellChanged(keep):
             return _only(state, {node: member for node, member in state.members.items() if node in keep}), []
         case TimePassed(now_ms):
@@ -172,27 +181,22 @@ def age_ms(lag_ms: int, delay_ms: int, told_ms: int) -> int:
     return max(told_ms, delay_ms - lag_ms, 0)
 
 
-def _heard(known: Member | None, now_ms: int, delay_ms: int, told_ms: int) -> Member:
-    """The member with what a new record of it says of its clock and of its life.
+def _times(known: Member, now_ms: int, delay_ms: int, told_ms: int) -> tuple[int, int]:
+    """When the author of a new record last spoke, and by how much its clock lags.
 
     Of the first record nobody knows whether it is old or its author's clock slow; up to CLOCK_TRUST_MS it is the clock.
     """
-    lag_ms = min(delay_ms, CLOCK_TRUST_MS if known is None else known.lag_ms + CLOCK_DRIFT_MS)
+    stranger = known is _STRANGER
+    lag_ms = min(delay_ms, CLOCK_TRUST_MS if stranger else known.lag_ms + CLOCK_DRIFT_MS)
     spoke_at_ms = now_ms - age_ms(lag_ms, delay_ms, told_ms)
-    if known is None:
-        return Member(spoke_at_ms, lag_ms=lag_ms)
-    return replace(known, seen_at_ms=max(known.seen_at_ms, spoke_at_ms), lag_ms=lag_ms)
+    return spoke_at_ms if stranger else max(known.seen_at_ms, spoke_at_ms), lag_ms
 
 
-def _placed(
-    state: Presence, node: NodeId, before: Member | None, after: Member, now_ms: int
-) -> tuple[Presence, list[Effect]]:
+def _placed(state: Presence, node: NodeId, before: Member, after: Member, now_ms: int) -> tuple[Presence, list[Effect]]:
     """The state with a member as it is now known, unless it would be forgotten at once or is one too many."""
-    silence_ms = now_ms - after.seen_at_ms
-    if before is None and (silence_ms >= state.forget_after_ms or len(state.members) >= PEERS_KNOWN_MAX):
+    forgotten = now_ms - after.seen_at_ms >= state.forget_after_ms
+    if before is _STRANGER and (forgotten or len(state.members) >= PEERS_KNOWN_MAX):
         return state, []
-    if after.liveness is not (liveness := _liveness(silence_ms)):
-        after = replace(after, liveness=liveness)
     return _with(state, node, after), _appeared(node, before, after)
 
 
@@ -202,8 +206,8 @@ def _liveness(silence_ms: int) -> Liveness:
     return Liveness.SUSPECT if silence_ms < DEAD_AFTER_MS else Liveness.DEAD
 
 
-def _appeared(node: NodeId, before: Member | None, after: Member) -> list[Effect]:
-    return [NodeAppeared(node)] if _counts(after) and (before is None or not _counts(before)) else []
+def _appeared(node: NodeId, before: Member, after: Member) -> list[Effect]:
+    return [NodeAppeared(node)] if _counts(after) and not _counts(before) else []
 
 
 def _counts(member: Member) -> bool:

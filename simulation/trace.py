@@ -29,6 +29,7 @@ class Trace:
     _marks: dict[bytes, bytes] = field(default_factory=dict)
     _labels: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     _hash: blake3 = field(default_factory=blake3)
+    _stamp: tuple[float, bytes] = (-1.0, b"")
 
     def traffic(self, kind: str, sender: NodeId, receiver: NodeId, topic: str, data: bytes) -> None:
         """Something was sent; see p2p.memory_network.Traffic."""
@@ -56,7 +57,10 @@ class Trace:
 
     def _line(self, line: bytes) -> None:
         self.lines += 1
-        self._hash.update(f"{trio.current_time():.9f} ".encode() + line + b"\n")
+        now_s = trio.current_time()
+        if now_s != self._stamp[0]:
+            self._stamp = now_s, f"{now_s:.9f} ".encode()
+        self._hash.update(self._stamp[1] + line + b"\n")
 
     def digest(self) -> str:
         """The fingerprint so far, in hexadecimal."""
