@@ -124,7 +124,12 @@ def main() -> int:
                 verdict = "pass" if one["passed"] else "FAIL"
                 print(f"{verdict}  {one['name']}: {one['value']:g} {one['unit']} (at most {one['most']:g})", flush=True)
     if asked.json:
-        machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
+        machine = {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "load_average_1min": round(os.getloadavg()[0], 1),
+        }
         print(json.dumps({"machine": machine, "figures": figures, "worlds": worlds}, indent=1))
     return 0 if all(one["passed"] for one in figures) else 1
 
