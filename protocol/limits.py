@@ -84,6 +84,7 @@ JOURNAL_EVENTS_MAX = 100_000
 
 # money
 MICRO = 1_000_000
+LAMPORTS_PER_SOL = 1_000_000_000
 FEE_BPS_MAX = 1_000
 AMOUNT_MAX = (1 << 63) // 10_000
 """Largest amount in micro-CYX: no product with basis points overflows 64 bits."""
@@ -108,6 +109,8 @@ RPC_BATCH_MAX = 64
 RPC_ACCOUNTS_MAX = 100
 RPC_IDLE_TIMEOUT_S = 120.0
 SIGNATURES_PAGE_MAX = 1000
+HISTORY_PAGE_MAX = 100
+"""Transactions that `wallet history` fetches, one request each."""
 AIRDROP_MAX_LAMPORTS = 1_000 * 10**9
 FAUCET_MAX_MICRO_CYX = 1_000_000 * MICRO
 

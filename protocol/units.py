@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NewType
 
 from .errors import LocalError
-from .limits import AMOUNT_MAX, MICRO, PEERS_KNOWN_MAX
+from .limits import AMOUNT_MAX, LAMPORTS_PER_SOL, MICRO, PEERS_KNOWN_MAX
 
 NodeId = NewType("NodeId", bytes)
 """32 raw bytes of an ed25519 public key: libp2p identity, Solana address and signer at once."""
@@ -21,6 +21,7 @@ UnixMs = NewType("UnixMs", int)
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _AMOUNT = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?")
+_SOL = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9}))?")
 
 
 @lru_cache(maxsize=PEERS_KNOWN_MAX)
@@ -65,3 +66,19 @@ def format_cyx(amount: int) -> str:
     """Format micro-CYX as CYX with six decimals, e.g. 1500000 -> '1.500000'."""
     sign = "-" if amount < 0 else ""
     return f"{sign}{abs(amount) // MICRO}.{abs(amount) % MICRO:06d}"
+
+
+def parse_sol(text: str, *, field: str) -> Lamports:
+    """Parse '0.05' SOL into lamports; at most nine decimals, no sign, no exponent. Ten digits fit 64 bits."""
+    match = _SOL.fullmatch(text.strip())
+    if match is None:
+        raise LocalError(
+            f"{text!r} is not an amount in SOL", field=field, fix="write it like 0.05, at most nine decimals"
+        )
+    return Lamports(int(match[1]) * LAMPORTS_PER_SOL + int((match[2] or "").ljust(9, "0")))
+
+
+def format_sol(lamports: int) -> str:
+    """Format lamports as SOL with nine decimals, e.g. 5000 -> '0.000005000'."""
+    sign = "-" if lamports < 0 else ""
+    return f"{sign}{abs(lamports) // LAMPORTS_PER_SOL}.{abs(lamports) % LAMPORTS_PER_SOL:09d}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cyxnode.protocol.errors import LocalError
-from cyxnode.protocol.limits import AMOUNT_MAX
-from cyxnode.protocol.units import base58, format_cyx, parse_cyx, parse_id
+from cyxnode.protocol.limits import AMOUNT_MAX, LAMPORTS_PER_SOL, MICRO
+from cyxnode.protocol.units import base58, format_cyx, format_sol, parse_cyx, parse_id, parse_sol
 
 
 @given(st.binary(min_size=32, max_size=32))
@@ -86,3 +88,31 @@ def test_an_amount_beyond_any_product_with_basis_points_is_refused() -> None:
 def test_a_debt_keeps_its_sign() -> None:
     assert format_cyx(-1) == "-0.000001"
     assert format_cyx(-1_500_000) == "-1.500000"
+
+
+@given(st.integers(0, 10**19 - 1))
+def test_lamports_survive_their_text_form(lamports: int) -> None:
+    assert parse_sol(format_sol(lamports), field="amount") == lamports
+
+
+@given(st.integers(0, 10**9), st.text("0123456789", max_size=12))
+def test_amounts_are_exact_decimals_or_refused(whole: int, decimals: str) -> None:
+    """No float on the way: what is parsed equals the decimal number, and a digit too many is never dropped."""
+    text = f"{whole}.{decimals}" if decimals else str(whole)
+    for parse, scale, places in ((parse_cyx, MICRO, 6), (parse_sol, LAMPORTS_PER_SOL, 9)):
+        if len(decimals) <= places and (parse is parse_sol or Decimal(text) * MICRO <= AMOUNT_MAX):
+            assert parse(text, field="amount") == Decimal(text) * scale
+        else:
+            with pytest.raises(LocalError):
+                parse(text, field="amount")
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1e3", ".5", "5.", "0.0000000001", "nan", "9" * 11, "٣", "1 2"])
+def test_anything_else_is_no_sol(text: str) -> None:
+    with pytest.raises(LocalError, match="not an amount in SOL") as caught:
+        parse_sol(text, field="amount")
+    assert caught.value.field == "amount" and "nine decimals" in caught.value.fix
+
+
+def test_a_loss_of_sol_keeps_its_sign() -> None:
+    assert format_sol(-5_000) == "-0.000005000"
