@@ -14,12 +14,13 @@ from typing import Literal
 import structlog
 
 from .. import __version__
-from ..protocol.chain import NodeAccount, Register
+from ..protocol.chain import ChainConfig, NodeAccount, Register
 from ..protocol.envelope import Opener, open_any
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
 from ..protocol.messages import Capability
 from ..protocol.ports import Blobs, Chain, Clock, Journal, Randomness, Runner, Transport
+from ..protocol.standing import Standing, standing, until_text
 from ..protocol.units import MicroCyx, base58, format_cyx
 from .context import NodeContext, NodeSettings
 from .data_service import DataService
@@ -58,11 +59,15 @@ class Node:
 
 
 async def ensure_registered(ports: Ports, runner: Runner, settings: NodeSettings) -> NodeAccount:
-    """The node's chain account, registered with its stake in the runner's class if it is not yet."""
-    account = await ports.chain.node(ports.key.node_id)
-    if account is not None and account.execution_class == runner.execution_class and not account.unbonding_at_s:
-        return account
-    config = await ports.chain.config()
+    """The node's chain account, registered with its stake in the runner's class if it is not yet.
+
+    LocalError when the key asked to leave or was retired: registering would end an unbonding behind its owner's back.
+    """
+    account, config = await ports.chain.node(ports.key.node_id), await ports.chain.config()
+    if account is not None:
+        may_serve(account, config, (await ports.chain.time()).unix_s)
+        if account.execution_class == runner.execution_class:
+            return account
     stake = max(settings.stake, config.minimum_stake) if account is None else 0
     balance = await ports.chain.balance(ports.key.node_id)
     if balance.micro_cyx < stake:
@@ -76,6 +81,30 @@ async def ensure_registered(ports: Ports, runner: Runner, settings: NodeSettings
     if registered is None:
         raise LocalError("the registration was confirmed but cannot be read", field="chain", fix="check the RPC URL")
     return registered
+
+
+def may_serve(account: NodeAccount, config: ChainConfig, unix_s: int) -> None:
+    """LocalError unless the node stands so that it can serve. To come back is a decision of its owner's."""
+    match standing(account, config, unix_s):
+        case Standing.ACTIVE | Standing.BELOW_MINIMUM:
+            return
+        case Standing.RETIRED:
+            text = (
+                f"the key {base58(account.node)} was retired for equivocation: it signed two contradicting statements"
+            )
+            raise LocalError(text, field="key", fix="start over with a new key and a new stake: --name another")
+        case Standing.UNBONDING:
+            text = (
+                f"this node asked to leave; its stake is unbonding until {until_text(account.unbonding_at_s, unix_s)}"
+            )
+            fix = "to serve again: cyxnode wallet stake 0 --reactivate, with this --name or --key"
+        case Standing.WITHDRAWABLE:
+            text = "this node asked to leave, and its stake waits to be withdrawn"
+            fix = "cyxnode wallet withdraw; or to serve again: cyxnode wallet stake 0 --reactivate"
+        case Standing.WITHDRAWN:
+            text = "this node has no stake any more"
+            fix = f"to serve again: cyxnode wallet stake {format_cyx(config.minimum_stake)}, with this --name or --key"
+    raise LocalError(text, field="stake", fix=fix)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from ..protocol.committee import draw, eligible
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import ChainUnreachable, LocalError
 from ..protocol.hashing import job_id
-from ..protocol.limits import CLASSES_ASKED_MAX, PEERS_ASKED_MAX
+from ..protocol.limits import CLASSES_ASKED_MAX, CLOCK_SKEW_MS, PEERS_ASKED_MAX
 from ..protocol.messages import Capability, JobAnnounce
 from ..protocol.ports import Chain, Journal, Randomness
 from ..protocol.spec import encode_spec, spec_hash
@@ -35,6 +35,8 @@ from .wire import Wire
 
 LAMPORTS_NEEDED = 20_000_000
 """Rent of the job's accounts and the fees of its transactions, with room to spare."""
+REFUND_MARGIN_S = 1
+"""A refund is due so much later than the program demands."""
 CLASS_POLL_S = 0.25
 CLASS_POLL_LAST_S = 2.0
 
@@ -159,6 +161,15 @@ class Funding:
             )
         }
 
+    async def check_terms(self) -> None:
+        """LocalError when the escrow would be refundable later than stakes are liable, which the program refuses."""
+        config = await self.registry.config()
+        longest_s = config.unbonding_s - config.grace_s - REFUND_MARGIN_S - CLOCK_SKEW_MS // 1000
+        if self.order.work_seconds > longest_s:
+            fix = f"at most {longest_s}" if longest_s > 0 else "use a cluster whose stakes are liable for longer"
+            text = f"{self.order.work_seconds} s outlast the {config.unbonding_s} s for which stakes here are liable"
+            raise LocalError(text, field="work_seconds", fix=fix)
+
     async def check_balance(self) -> None:
         """LocalError unless budget, rent and fees are covered."""
         balance = await self.chain.balance(self.wire.me)
@@ -191,7 +202,7 @@ class Funding:
             k=order.k,
             units_total=order.spec.segments,
             work_deadline_s=deadline_s,
-            refund_at_s=deadline_s + config.grace_s + 1,
+            refund_at_s=deadline_s + config.grace_s + REFUND_MARGIN_S,
         )
         remember_escrow(self.journal, record.job, nonce, digest)
         record.transactions["open_job"] = await self.chain.submit(instruction)

@@ -60,6 +60,7 @@ class JobRun:
 
     async def run(self) -> JobResult:
         """From draft to receipt; LocalError and chain errors only while nothing is funded."""
+        await self.funding.check_terms()
         self.record.stage("submitted")
         execution_class, reason = await self.funding.find_class()
         if execution_class is None:
