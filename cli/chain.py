@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -26,15 +27,25 @@ def chain() -> None:
     "--port", default=CHAIN_PORT, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one."
 )
 @click.option("--in-memory", is_flag=True, help="Forget everything at the end.")
+@click.option(
+    "--unbonding",
+    type=int,
+    default=None,
+    show_default="31 days",
+    help="Seconds for which stakes stay liable on a new chain; no job may last longer.",
+)
 @ready_options
-def run_chain(home: Path, host: str, port: int, in_memory: bool, as_json: bool, until_stdin_closes: bool) -> None:
+def run_chain(
+    home: Path, host: str, port: int, in_memory: bool, unbonding: int | None, as_json: bool, until_stdin_closes: bool
+) -> None:
     """Serve a local chain: LiteSVM behind Solana's JSON-RPC, with the escrow program, CYX and a faucet."""
     from ..ledger.addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
     from ..ledger.chain_service import serve_chain
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:
-            url = await nursery.start(serve_chain, host, port, None if in_memory else home)
+            data_dir = None if in_memory else home
+            url = await nursery.start(partial(serve_chain, host, port, data_dir, unbonding_s=unbonding))
             program, mint = base58(LOCAL_PROGRAM_ID), base58(LOCAL_MINT)
             say_ready(
                 as_json,
@@ -70,6 +81,7 @@ def chain_info(rpc: str, program: str | None, as_json: bool) -> None:
                 "fee_bps": config.fee_bps,
                 "verifier_share_bps": config.verifier_share_bps,
                 "minimum_stake_cyx": format_cyx(config.minimum_stake),
+                "unbonding_s": config.unbonding_s,
                 "nodes": len(nodes),
             }
 

@@ -31,18 +31,19 @@ async def serve_chain(
     port: int,
     data_dir: Path | None,
     *,
+    unbonding_s: int | None = None,
     task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a local chain until cancelled; starts with the URL once nodes can register.
 
-    `data_dir` None forgets everything at the end; port 0 picks a free one. LocalError names `port`, `host` or
-    `data dir` when one of them cannot be had.
+    `data_dir` None forgets everything at the end; port 0 picks a free one; `unbonding_s` as in `ensure_genesis`.
+    LocalError names `port`, `host` or `data dir` when one of them cannot be had.
     """
     began = time.monotonic()
     path = data_dir / "chain" if data_dir is not None else None
     cluster = LocalCluster(os.urandom, now_unix_s=_wall_unix_s(), path=path)
     try:
-        await ensure_genesis(cluster)
+        await ensure_genesis(cluster, unbonding_s=unbonding_s)
         listeners, bound = await open_rpc_listeners(host, port)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_rpc, RpcMethods(cluster).call, listeners)
