@@ -163,9 +163,18 @@ class LocalCluster:
         """An executed transaction of the bounded history."""
         return self._history.get(signature)
 
-    def transactions_of(self, address: bytes) -> list[TransactionRecord]:
-        """Executed transactions that name `address`, newest first."""
-        return list(self._history.of_address(address))
+    def transactions_of(self, address: bytes, *, before: str | None = None) -> list[TransactionRecord]:
+        """Executed transactions that name `address`, newest first; those before another one, which need not name it.
+
+        None at all when the other one is not remembered, as on Solana.
+        """
+        records = list(self._history.of_address(address))
+        if before is None:
+            return records
+        place = self._history.sequence_of(before)
+        if place is None:
+            return []
+        return [one for one in records if (self._history.sequence_of(one.signature) or 0) < place]
 
     @property
     def transaction_count(self) -> int:

@@ -65,6 +65,11 @@ class History:
         found = self._records.get(signature)
         return found[1] if found else None
 
+    def sequence_of(self, signature: str) -> int | None:
+        """The place of a transaction among all that were executed; None when it is not remembered."""
+        found = self._records.get(signature)
+        return found[0] if found else None
+
     def of_address(self, address: bytes) -> Iterator[TransactionRecord]:
         """Transactions that name `address`, newest first, at most SIGNATURES_PAGE_MAX."""
         for signature in reversed(self._by_address.get(address, ())):

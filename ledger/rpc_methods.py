@@ -163,16 +163,17 @@ class RpcMethods:
         limit = SIGNATURES_PAGE_MAX if options.get("limit") is None else options["limit"]
         if not isinstance(limit, int) or not 1 <= limit <= SIGNATURES_PAGE_MAX:
             raise RpcFault(INVALID_PARAMS, f"Invalid limit; max {SIGNATURES_PAGE_MAX}")
-        records = self._cluster.transactions_of(params.address(0))
+        if not isinstance(before, str | None):
+            raise RpcFault(INVALID_PARAMS, "Invalid param: before is not a signature")
+        records = self._cluster.transactions_of(params.address(0), before=before)
         names = [record.signature for record in records]
-        first = names.index(before) + 1 if before in names else 0
         last = names.index(until) if until in names else len(names)
         return [
             {
                 "signature": record.signature, "slot": record.slot, "blockTime": record.unix_s, "memo": None,
                 "err": status_json(record)["err"], "confirmationStatus": "finalized",
             }
-            for record in records[first:last][:limit]
+            for record in records[:last][:limit]
         ]  # fmt: skip
 
     def _transaction(self, params: Params) -> Json | None:

@@ -268,3 +268,13 @@ def test_two_clusters_cannot_share_a_directory(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="in use"):
         make_cluster(tmp_path)
     owner.close()
+
+
+def test_transactions_before_another_one_that_does_not_name_the_address() -> None:
+    cluster = make_cluster()
+    first = cluster.send(payment(cluster, ALICE, SOL))
+    other = cluster.send(payment(cluster, BOB, SOL))
+    cluster.send(payment(cluster, ALICE, SOL + 1))
+    assert [found.signature for found in cluster.transactions_of(bytes(ALICE), before=other)] == [first]
+    assert cluster.transactions_of(bytes(ALICE), before=first) == []
+    assert cluster.transactions_of(bytes(ALICE), before="unknown") == []
