@@ -54,7 +54,7 @@ async def open_http_rpc(url: str) -> AsyncIterator[HttpRpc]:
 
 
 class HttpRpc:
-    """See Rpc. Also FaucetRpc on the local chain and, for SOL alone, on Solana's test networks."""
+    """See Rpc and HistoryRpc. Also FaucetRpc on the local chain and, for SOL alone, on Solana's test networks."""
 
     def __init__(self, client: AsyncClient, url: str) -> None:
         self._client = client
@@ -131,6 +131,16 @@ class HttpRpc:
     async def request_tokens(self, address: bytes, micro_cyx: int) -> str:
         """See FaucetRpc."""
         return await self._call("cyx_requestTokens", [base58(address), micro_cyx], str)
+
+    async def signatures(self, address: bytes, *, limit: int, before: str | None = None) -> list[dict[str, Any]]:
+        """See HistoryRpc."""
+        options = {"limit": limit, "commitment": "confirmed", **({"before": before} if before else {})}
+        return await self._call("getSignaturesForAddress", [base58(address), options], list[dict[str, Any]])
+
+    async def transaction(self, signature: str) -> dict[str, Any] | None:
+        """See HistoryRpc."""
+        options = {"encoding": "json", "commitment": "confirmed", "maxSupportedTransactionVersion": 0}
+        return await self._call("getTransaction", [signature, options], dict[str, Any] | None)  # type: ignore[arg-type]
 
     async def _call(self, method: str, params: list[Any], kind: type[T]) -> T:
         request = JsonRpcRequest(method=method, params=params)

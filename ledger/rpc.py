@@ -82,3 +82,13 @@ class FaucetRpc(Rpc, Protocol):
 
     async def request_tokens(self, address: bytes, micro_cyx: int) -> str:
         """CYX into the associated account, which is created. Raises ChainRejected when the faucet refuses."""
+
+
+class HistoryRpc(Rpc, Protocol):
+    """A cluster that remembers transactions. Answers are JSON as the server wrote it: hostile until decoded."""
+
+    async def signatures(self, address: bytes, *, limit: int, before: str | None = None) -> list[dict[str, Any]]:
+        """At most `limit` transactions that name `address`, newest first, older than `before`."""
+
+    async def transaction(self, signature: str) -> dict[str, Any] | None:
+        """A confirmed transaction as getTransaction writes it with encoding `json`; None where it is not known."""
