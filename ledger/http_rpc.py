@@ -139,7 +139,7 @@ class HttpRpc:
 
     async def transaction(self, signature: str) -> dict[str, Any] | None:
         """See HistoryRpc."""
-        options = {"encoding": "json", "commitment": "confirmed", "maxSupportedTransactionVersion": 0}
+        options = {"encoding": "base64", "commitment": "confirmed", "maxSupportedTransactionVersion": 0}
         return await self._call("getTransaction", [signature, options], dict[str, Any] | None)  # type: ignore[arg-type]
 
     async def _call(self, method: str, params: list[Any], kind: type[T]) -> T:

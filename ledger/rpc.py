@@ -91,4 +91,4 @@ class HistoryRpc(Rpc, Protocol):
         """At most `limit` transactions that name `address`, newest first, older than `before`."""
 
     async def transaction(self, signature: str) -> dict[str, Any] | None:
-        """A confirmed transaction as getTransaction writes it with encoding `json`; None where it is not known."""
+        """A confirmed transaction as getTransaction writes it with encoding `base64`; None where it is not known."""

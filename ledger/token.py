@@ -16,7 +16,8 @@ MINT_BYTES: Final = 82
 TOKEN_ACCOUNT_BYTES: Final = 165
 CYX_DECIMALS: Final = 6
 
-_INITIALIZE_MINT2, _MINT_TO, _TRANSFER_CHECKED = 20, 7, 12
+TRANSFER, MINT_TO, TRANSFER_CHECKED, _INITIALIZE_MINT2 = 3, 7, 12, 20
+"""First byte of the token program's instructions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def mint_to(mint: Pubkey, destination: Pubkey, authority: Pubkey, amount: int) -
         AccountMeta(destination, False, True),
         AccountMeta(authority, True, False),
     ]
-    return Instruction(TOKEN_PROGRAM, struct.pack("<BQ", _MINT_TO, amount), accounts)
+    return Instruction(TOKEN_PROGRAM, struct.pack("<BQ", MINT_TO, amount), accounts)
 
 
 def transfer_tokens(source: Pubkey, mint: Pubkey, destination: Pubkey, owner: Pubkey, amount: int) -> Instruction:
@@ -53,7 +54,7 @@ def transfer_tokens(source: Pubkey, mint: Pubkey, destination: Pubkey, owner: Pu
         AccountMeta(destination, False, True),
         AccountMeta(owner, True, False),
     ]
-    return Instruction(TOKEN_PROGRAM, struct.pack("<BQB", _TRANSFER_CHECKED, amount, CYX_DECIMALS), accounts)
+    return Instruction(TOKEN_PROGRAM, struct.pack("<BQB", TRANSFER_CHECKED, amount, CYX_DECIMALS), accounts)
 
 
 def read_token_account(data: bytes) -> TokenAccount | None:

@@ -111,6 +111,8 @@ RPC_IDLE_TIMEOUT_S = 120.0
 SIGNATURES_PAGE_MAX = 1000
 HISTORY_PAGE_MAX = 100
 """Transactions that `wallet history` fetches, one request each."""
+JOB_TRANSACTIONS_MAX = 100
+"""Transactions of one job among which its first is looked for: opening, seating, settlements, closing."""
 AIRDROP_MAX_LAMPORTS = 1_000 * 10**9
 FAUCET_MAX_MICRO_CYX = 1_000_000 * MICRO
 
