@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("run:run", "Run a node that sells compute and verifies."),
     "submit": ("submit:submit", "Submit a job."),
     "job": ("job:job", "Watch a job."),
+    "wallet": ("wallet:wallet", "See and move the money of a key: balance, send, stake, withdraw, history."),
     "receipt": ("receipt:receipt", "Show or verify a receipt."),
     "sim": ("sim:sim", "Play a market of real nodes in virtual time."),
 }

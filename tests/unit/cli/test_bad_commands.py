@@ -13,6 +13,7 @@ from cyxnode.cli.main import main
 
 CHAIN_DOWN = ("--rpc", "http://127.0.0.1:1")
 SOMEBODY = ("--bootstrap", "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWSCm8AHpFgxJxVwgw5EhtNbWkT86KuUVHew5fGMoAZsZg")
+SOMEONE = "EAEeekNSDgheQyDX6L16LZJfSjmo46HGz6BpvAs5MP3R"
 EXAMPLE = str(Path(__file__).parents[3] / "examples" / "digits.toml")
 
 
@@ -150,10 +151,46 @@ def test_a_file_that_is_no_receipt(command, home: Path, text: str) -> None:  # t
     refused(command("receipt", "verify", str(home / "none.json")), "receipt", "No such file")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "field", "text"),
+    [
+        (("balance", "x0"), "address", "base58"),
+        (("history", SOMEONE[:-4]), "address", "32-byte"),
+        (("send", "nobody", "1"), "address", "base58"),
+        (("send", SOMEONE, "1.0000001"), "amount", "at most six decimals"),
+        (("send", SOMEONE, "1.0000000001", "--sol"), "amount", "at most nine decimals"),
+        (("send", SOMEONE, "1e3"), "amount", "not an amount in CYX"),
+        (("send", "--sol", "--", SOMEONE, "-1"), "amount", "not an amount in SOL"),
+        (("send", SOMEONE, "99999999999"), "amount", "larger than any balance"),
+        (("stake", "many"), "amount", "not an amount"),
+        (("stake", "1", "--payout", "me"), "payout", "32-byte"),
+        (("stake", "1", "--name", "a/b"), "name", "folder"),
+        (("unstake", "--key", "/none.json"), "key", "cyxnode keygen"),
+        (("history", "--before", "5" * 20), "before", "whole signature"),
+        (("balance", "--program", "x"), "program", "32-byte"),
+        (("balance", "--rpc", "ftp://x"), "rpc", "http://"),
+    ],
+)
+def test_money_commands_name_what_is_wrong(command, arguments: tuple[str, ...], field: str, text: str) -> None:  # type: ignore[no-untyped-def]
+    refused(command("wallet", *arguments), field, text)
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "101", "x"])
+def test_pages_of_history_are_bounded(command, limit: str) -> None:  # type: ignore[no-untyped-def]
+    refused(command("wallet", "history", "--limit", limit), "limit")
+
+
+def test_a_look_at_another_address_makes_no_key(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+    refused(command("wallet", "balance", SOMEONE, *CHAIN_DOWN), "rpc", "did not answer", code=4)
+    assert list(home.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
+        ("wallet", "send", SOMEONE, "1"),
+        ("wallet", "withdraw"),
         ("submit", "train", EXAMPLE, *SOMEBODY),
         ("run", *SOMEBODY),
         ("bootstrap", "run", "--listen", "127.0.0.1:0"),
@@ -180,6 +217,7 @@ def test_a_chain_that_is_down(home: Path, arguments: tuple[str, ...]) -> None:
         (("run", *SOMEBODY, "--rpc", "ftp://x"), "rpc"),
         (("run", *SOMEBODY, "--program", "short"), "program"),
         (("chain", "run", "--in-memory", "--port", "0", "--host", "8.8.8.8"), "host"),
+        (("chain", "run", "--in-memory", "--port", "0", "--unbonding", "60"), "unbonding"),
         (("chain", "airdrop", "--to", "x"), "to"),
         (("chain", "airdrop", "--cyx", "-3"), "cyx"),
     ],
