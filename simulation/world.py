@@ -30,12 +30,13 @@ from ..ledger.local_faucet import airdrop, give_tokens
 from ..p2p.blob_store import MemoryBlobs
 from ..p2p.memory import MemoryTransport
 from ..p2p.memory_network import MemoryNetwork
+from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
 from ..protocol.limits import MICRO
 from ..protocol.ports import Runner
 from ..protocol.units import NodeId
 from ..scheduler.context import NodeSettings
-from ..scheduler.node import Node, Ports, open_node, open_presence, open_requester
+from ..scheduler.node import Node, Ports, may_serve, open_node, open_presence, open_requester
 from ..scheduler.requester_service import News, RequesterService
 from .clock import START_S, SeededRandomness, VirtualClock
 from .geography import Geography
@@ -129,8 +130,22 @@ class World:
         )
 
     async def start(self, peer: Peer) -> None:
-        """Begin a life of a provider and verifier; returns when it is ready."""
+        """Begin a life of a provider and verifier; returns when it is ready. One that may not serve stays down."""
+        if peer.lives and not await self._may_serve(peer):
+            self.trace.event("stays down", peer.name)
+            return
         await self.nursery.start(self._live, peer)
+
+    async def _may_serve(self, peer: Peer) -> bool:
+        """Whether the node would start again: not when it was retired, lost its stake, or asked to leave."""
+        chain = self.ports(peer).chain
+        account, config, now = await chain.node(peer.node_id), await chain.config(), await chain.time()
+        try:
+            if account is not None:
+                may_serve(account, config, now.unix_s)
+        except LocalError:
+            return False
+        return True
 
     async def _live(self, peer: Peer, task_status: Any) -> None:
         peer.lives += 1

@@ -14,6 +14,8 @@ from cyxnode.protocol.units import MicroCyx
 from cyxnode.scheduler.context import NodeSettings
 from cyxnode.scheduler.node import Ports, ensure_registered
 from cyxnode.scheduler.orders import News
+from cyxnode.simulation.plan import Plan
+from cyxnode.simulation.world import open_world as open_simulated
 from market_world import World, open_world, run_job
 
 
@@ -65,3 +67,16 @@ async def test_an_order_that_outlasts_the_stakes_is_refused_before_anything_is_s
         with trio.move_on_after(60):
             await run_job(requester, work_seconds=longest_s)
         assert any(getattr(news, "name", "") == "funded" for news in heard), "the chain takes the longest order"
+
+
+async def test_a_crashed_node_that_may_not_serve_stays_down_in_a_simulated_world(autojump_clock: object) -> None:
+    async with open_simulated(Plan(seed=1)) as world:
+        peer = world.new_peer("leaver", micro_cyx=200 * MICRO)
+        await world.start(peer)
+        world.kill(peer)
+        await world.start(peer)
+        assert peer.node is not None and peer.lives == 2
+        await world.ports(peer).chain.submit(RequestUnstake())
+        world.kill(peer)
+        await world.start(peer)
+        assert peer.node is None and peer.lives == 2
