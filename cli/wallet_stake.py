@@ -78,7 +78,7 @@ def stake(
         async with open_wallet(rpc, program, pair) as wallet:
             node = await read_node(wallet)
             check_stake(node, more, changes=paid_to is not None, reactivate=reactivate)
-            await check_means(wallet, node, more, paid_to)
+            await check_means(wallet, more, paid_to)
             ask_stake(node, more, paid_to, reactivate=reactivate, yes=yes)
             wish = Register(node.account.execution_class, more, paid_to or node.account.payout)
             signature = await wallet.chain.submit(wish)
@@ -104,19 +104,26 @@ def check_stake(node: Staked, more: MicroCyx, *, changes: bool, reactivate: bool
         raise LocalError(text, field="amount", fix=f"at least {format_cyx(more + short)}")
 
 
-async def check_means(wallet: Wallet, node: Staked, more: MicroCyx, payout: bytes | None) -> None:
+async def check_means(wallet: Wallet, more: MicroCyx, payout: bytes | None) -> None:
     """LocalError when the wallet cannot pay, or when nobody could spend what the payout address gets."""
-    from ..ledger.wallet import FEE_LAMPORTS, check_lamports, check_wallet
+    from ..ledger.wallet import check_wallet
 
-    own, target = await wallet.rpc.get_accounts([wallet.address, payout or node.account.payout])
     if payout is not None:
-        check_wallet(payout, target, field="payout")
+        check_wallet(payout, await wallet.rpc.get_account(payout), field="payout")
     held = (await wallet.chain.balance(wallet.address)).micro_cyx
     if more > held:
         text = f"{format_cyx(more)} CYX is more than the balance of {format_cyx(held)} CYX"
         fix = f"send tokens to {base58(wallet.address)} first (on the local chain: cyxnode chain airdrop)"
         raise LocalError(text, field="amount", fix=fix)
-    check_lamports(own, FEE_LAMPORTS, "the fee")
+    await check_fee(wallet, 1)
+
+
+async def check_fee(wallet: Wallet, transactions: int) -> None:
+    """LocalError when the wallet cannot pay for so many transactions."""
+    from ..ledger.wallet import FEE_LAMPORTS, check_lamports
+
+    own = await wallet.rpc.get_account(wallet.address)
+    await check_lamports(wallet.rpc, own, transactions * FEE_LAMPORTS, "the fee")
 
 
 def ask_stake(node: Staked, more: MicroCyx, payout: bytes | None, *, reactivate: bool, yes: bool) -> None:
@@ -146,6 +153,7 @@ def unstake(home: Path, name: str, key: Path | None, rpc: str, program: str | No
         async with open_wallet(rpc, program, pair) as wallet:
             node = await read_node(wallet)
             check_unstake(node)
+            await check_fee(wallet, 1)
             span, money = span_text(node.config.unbonding_s), format_cyx(node.account.stake)
             click.echo(LEAVING_MEANS.format(money=money, span=span), err=True)
             ask("leave?", yes=yes)
@@ -185,6 +193,8 @@ def withdraw(home: Path, name: str, key: Path | None, rpc: str, program: str | N
                 due.append(("earned", before.account.earned, WithdrawEarned(wallet.key.node_id)))
             if before.standing is Standing.WITHDRAWABLE and before.account.stake:
                 due.append(("stake", before.account.stake, WithdrawStake(wallet.key.node_id)))
+            if due:
+                await check_fee(wallet, len(due))
             done: list[dict[str, Any]] = []
             for what, money, wish in due:
                 signature = await wallet.chain.submit(wish)

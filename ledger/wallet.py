@@ -58,7 +58,9 @@ async def plan_tokens(rpc: Rpc, mint: bytes, sender: bytes, to: bytes, amount: i
         text = f"the token account of {base58(to)} does not belong to it any more"
         raise LocalError(text, field="address", fix="ask for another wallet")
     rent = 0 if theirs is not None else await rpc.rent(TOKEN_ACCOUNT_BYTES)
-    check_lamports(wallet, FEE_LAMPORTS + rent, "the fee and the receiver's token account" if rent else "the fee")
+    await check_lamports(
+        rpc, wallet, FEE_LAMPORTS + rent, "the fee and the receiver's token account" if rent else "the fee"
+    )
     return Payment(to, "CYX", amount, rent, unseen=destination is None and theirs is None)
 
 
@@ -74,7 +76,7 @@ async def plan_lamports(rpc: Rpc, sender: bytes, to: bytes, amount: int) -> Paym
     if (destination.lamports if destination else 0) + amount < least:
         text = f"{format_sol(amount)} SOL is less than a new account must hold"
         raise LocalError(text, field="amount", fix=f"send at least {format_sol(least)} SOL")
-    if 0 < left < least:
+    if _sinks(held, left, least):
         text = f"would leave {format_sol(left)} SOL, less than an account must hold"
         fix = f"leave at least {format_sol(least)} SOL, or send all: {format_sol(held - FEE_LAMPORTS)} SOL"
         raise LocalError(text, field="amount", fix=fix)
@@ -106,12 +108,18 @@ def check_wallet(address: bytes, account: AccountData | None, *, field: str) -> 
         raise LocalError(text, field=field, fix="name a wallet; check that the address was copied whole")
 
 
-def check_lamports(wallet: AccountData | None, needed: int, purpose: str) -> None:
+async def check_lamports(rpc: Rpc, wallet: AccountData | None, needed: int, purpose: str) -> None:
     """LocalError when a wallet has too little SOL for `purpose`."""
-    held = wallet.lamports if wallet else 0
-    if held < needed:
-        text = f"{format_sol(held)} SOL is less than the {format_sol(needed)} SOL of {purpose}"
-        raise LocalError(text, field="balance", fix="add SOL (on the local chain: cyxnode chain airdrop)")
+    held, least = wallet.lamports if wallet else 0, await rpc.rent(0)
+    if held < needed or _sinks(held, held - needed, least):
+        text = f"{format_sol(held)} SOL do not cover {format_sol(needed)} SOL for {purpose}"
+        fix = f"hold {format_sol(needed + least)} SOL (on the local chain: cyxnode chain airdrop)"
+        raise LocalError(text if held < needed else f"{text} and the rent of the wallet", field="balance", fix=fix)
+
+
+def _sinks(held: int, left: int, least: int) -> bool:
+    """The cluster's rule of rent: an account that holds the rent's deposit keeps it, or is emptied."""
+    return held >= least > left > 0
 
 
 def _tokens(account: AccountData | None) -> TokenAccount | None:

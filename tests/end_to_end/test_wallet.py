@@ -16,14 +16,14 @@ import pytest
 import trio
 
 from commands import CYXNODE, assert_one_line, cyxnode, environment, ready_line, started
-from cyxnode.ledger.addresses import LOCAL_PROGRAM_ID
+from cyxnode.ledger.addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
 from cyxnode.ledger.chain_client import ChainClient
 from cyxnode.ledger.cluster import LocalCluster
 from cyxnode.ledger.http_rpc import open_http_rpc
 from cyxnode.protocol.chain import Register
 from cyxnode.protocol.identity import load_key
 from cyxnode.protocol.limits import MICRO
-from cyxnode.protocol.units import MicroCyx, base58
+from cyxnode.protocol.units import MicroCyx, base58, format_sol
 
 pytestmark = pytest.mark.slow
 UNBONDING_S = 600
@@ -117,7 +117,7 @@ def test_what_would_be_lost_or_fail_is_refused_before_it_is_sent(chain: Chain) -
     for field, amount in (("amount", "7.500001"), ("amount", "0")):
         chain.refused(field, "wallet", "send", bob, amount)
     assert "own address" in chain.refused("address", "wallet", "send", before["address"], "1")
-    assert "a mint" in chain.refused("address", "wallet", "send", "6qABbNJ1M8eDFBxcZNsn32dkTYaw8D7CA2iWwGLhkFP5", "1")
+    assert "a mint" in chain.refused("address", "wallet", "send", base58(LOCAL_MINT), "1")
     assert "--name" in chain.refused("name", "wallet", "unstake")
     assert chain.wallet("balance") == before
 
@@ -143,12 +143,24 @@ def test_a_terminal_is_asked_first(chain: Chain) -> None:
     assert chain.wallet("balance")["micro_cyx"] == before - MICRO
 
 
+def test_a_node_without_sol_is_told_before_anything_is_sent(chain: Chain) -> None:
+    named = ("--name", "poor")
+    assert chain.run("chain", "airdrop", *named, "--cyx", "100").returncode == 0
+    chain.register("poor", 100 * MICRO)
+    everything = chain.wallet("balance", *named)["lamports"] - 5_000
+    chain.wallet("send", chain.address("bob"), format_sol(everything), "--sol", *named)
+    assert "0.000000000 SOL do not cover" in chain.refused("balance", "wallet", "unstake", *named)
+    assert chain.wallet("balance", *named)["node"]["standing"] == "active"
+
+
 def test_a_node_stakes_leaves_and_comes_back(chain: Chain) -> None:
     named = ("--name", "node")
     assert chain.run("chain", "airdrop", *named, "--cyx", "150").returncode == 0
     chain.register("node", 100 * MICRO)
     assert chain.wallet("stake", "20.5", *named)["node"]["stake_micro_cyx"] == 120_500_000
     chain.refused("amount", "wallet", "stake", "29.500001", *named)
+    mint = base58(LOCAL_MINT)
+    assert "a mint" in chain.refused("payout", "wallet", "stake", "0", "--payout", mint, *named)
     chain.refused("amount", "wallet", "stake", "0", *named)
     assert chain.wallet("withdraw", *named)["withdrawn"] == []
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from solders.account import Account
 from solders.pubkey import Pubkey
 
 from cyxnode.ledger.addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
 from cyxnode.ledger.chain_client import ChainClient
 from cyxnode.ledger.cluster import LocalCluster
 from cyxnode.ledger.direct_rpc import DirectRpc
-from cyxnode.ledger.escrow_layout import associated_token_address, config_address, stake_vault_address
+from cyxnode.ledger.escrow_layout import (
+    SYSTEM_PROGRAM,
+    associated_token_address,
+    config_address,
+    stake_vault_address,
+)
 from cyxnode.ledger.faucet import request_airdrop, request_tokens
 from cyxnode.ledger.genesis import ensure_genesis
 from cyxnode.ledger.token import TOKEN_ACCOUNT_BYTES
 from cyxnode.ledger.wallet import FEE_LAMPORTS, Payment, pay, plan_lamports, plan_tokens
-from cyxnode.protocol.errors import LocalError
+from cyxnode.protocol.errors import ChainRejected, LocalError
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.limits import MICRO
 from cyxnode.protocol.units import base58, parse_id
@@ -115,11 +121,27 @@ async def test_an_address_without_a_key_is_refused_by_what_it_is(bank: Bank, sol
         assert error.field == "address" and text in str(error), text
 
 
-async def test_a_wallet_without_sol_cannot_pay_the_fee(bank: Bank) -> None:
-    await request_tokens(bank.rpc, BOB, MICRO)
-    with pytest.raises(LocalError, match=r"0\.000000000 SOL is less than") as caught:
-        await plan_tokens(bank.rpc, LOCAL_MINT, BOB, ALICE.node_id, 1)
+@pytest.mark.parametrize(
+    ("lamports", "short"), [(FEE_LAMPORTS, False), (FEE_LAMPORTS + 1, False), (895_879, True), (895_880, False)]
+)
+async def test_a_fee_must_not_sink_a_wallet_below_its_rent(bank: Bank, lamports: int, short: bool) -> None:
+    """The same rule as the cluster's: whatever is let through lands."""
+    bob = KeyPair(bytes([8] * 32))
+    await request_tokens(bank.rpc, bob.node_id, MICRO)
+    with pytest.raises(LocalError, match=r"0\.000000000 SOL do not cover 0\.000005000 SOL for the fee") as caught:
+        await plan_tokens(bank.rpc, LOCAL_MINT, bob.node_id, ALICE.node_id, 1)
     assert caught.value.field == "balance" and "airdrop" in caught.value.fix
+    poor = Account(lamports, b"", SYSTEM_PROGRAM, False, 2**64 - 1)
+    bank.cluster._svm.set_account(Pubkey.from_bytes(bob.node_id), poor)
+    if short:
+        with pytest.raises(LocalError, match="and the rent of the wallet"):
+            await plan_tokens(bank.rpc, LOCAL_MINT, bob.node_id, ALICE.node_id, 1)
+        unchecked = Payment(ALICE.node_id, "CYX", 1, 0, unseen=False)
+        with pytest.raises(ChainRejected):
+            await pay(bank.rpc, bob, LOCAL_MINT, unchecked, reference="a")
+    else:
+        plan = await plan_tokens(bank.rpc, LOCAL_MINT, bob.node_id, ALICE.node_id, 1)
+        assert await pay(bank.rpc, bob, LOCAL_MINT, plan, reference="a")
 
 
 async def test_a_new_account_needs_its_rent(bank: Bank) -> None:
