@@ -41,7 +41,8 @@ from .escrow_layout import (
     job_address,
     node_address,
 )
-from .rpc import AccountData, Rpc, TransactionFault
+from .past_settlements import read_settlements
+from .rpc import AccountData, HistoryRpc, TransactionFault
 from .sender import send_and_confirm
 from .token import read_token_account
 from .transaction import instruction_error
@@ -50,7 +51,7 @@ from .transaction import instruction_error
 class ChainClient:
     """The escrow program `program` (32 bytes) as seen and signed by `key`, through `rpc`."""
 
-    def __init__(self, rpc: Rpc, key: KeyPair, program: bytes) -> None:
+    def __init__(self, rpc: HistoryRpc, key: KeyPair, program: bytes) -> None:
         self._rpc = rpc
         self._keypair = Keypair.from_seed(key.seed)
         self._signer = key.node_id
@@ -100,6 +101,10 @@ class ChainClient:
         """The Job account; None before it is opened and after it is closed."""
         account = await self._rpc.get_account(bytes(job_address(self._program, job)))
         return decode_job(self._owned(account)) if account else None
+
+    async def settlements(self, job: JobId) -> list[Settle]:
+        """See the port."""
+        return await read_settlements(self._rpc, self.program, job)
 
     async def slot_hash(self, slot: int) -> bytes | None:
         """The hash of `slot`; None when it is older than SLOT_HASHES_MAX slots, skipped, or still to come."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import trio
 from solders.account import Account
@@ -13,6 +14,7 @@ from ..protocol.errors import ChainRejected, LocalError
 from .cluster import LocalCluster
 from .local_faucet import airdrop, give_tokens
 from .rpc import AccountData, TransactionFault, TransactionStatus
+from .rpc_json import transaction_json
 from .transaction import TransactionRefused
 
 
@@ -81,6 +83,18 @@ class DirectRpc:
         if record is None:
             return None
         return TransactionStatus(record.slot, json.loads(record.error) if record.error else None)
+
+    async def signatures(self, address: bytes, *, limit: int, before: str | None = None) -> list[dict[str, Any]]:
+        """See HistoryRpc."""
+        await trio.lowlevel.checkpoint()
+        records = self._cluster.transactions_of(address, before=before)[:limit]
+        return [{"signature": record.signature, "slot": record.slot} for record in records]
+
+    async def transaction(self, signature: str) -> dict[str, Any] | None:
+        """See HistoryRpc."""
+        await trio.lowlevel.checkpoint()
+        record = self._cluster.transaction(signature)
+        return transaction_json(record, "base64") if record is not None else None
 
     async def request_airdrop(self, address: bytes, lamports: int) -> str:
         """See FaucetRpc."""

@@ -40,6 +40,8 @@ __all__ = [
 ]  # fmt: skip
 
 OPEN_JOB, SEAT, SETTLE, CLOSE_JOB, REFUND_EXPIRED = 2, 3, 4, 5, 6
+SETTLE_LAYOUT = "<BBBBIQ32s32sH6x"
+"""Number, verdict, fee mask, sequence, units, price, worker, result hash, round."""
 PAYING = (Verdict.OK, Verdict.PARTIAL)
 ROOM_FOR_ACCOUNTS_SIGNATURES = 3
 """With more signatures than this, a settle transaction has no room to create token accounts."""
@@ -83,7 +85,7 @@ def settle_instruction(
 ) -> Instruction:
     """`settle` alone, without the precompile that must stand right before it."""
     data = pack(
-        "<BBBBIQ32s32sH6x", SETTLE, wish.verdict, wish.fee_mask, wish.sequence, wish.units, wish.price,
+        SETTLE_LAYOUT, SETTLE, wish.verdict, wish.fee_mask, wish.sequence, wish.units, wish.price,
         key_bytes(wish.worker, "worker"), key_bytes(wish.result_hash, "result_hash"), wish.round,
     )  # fmt: skip
     accounts = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from solders.instruction import Instruction
 
-from ..protocol.errors import LocalError
+from ..protocol.errors import LocalError, RemoteError
 from ..protocol.limits import ID_BYTES, SIGNATURE_BYTES
 from .escrow_layout import ED25519_PRECOMPILE
 
@@ -45,3 +45,25 @@ def ed25519(statements: Sequence[Statement]) -> Instruction:
         head += _ENTRY.pack(at + ID_BYTES, SELF, at, SELF, places[one.message], len(one.message), SELF)
         body += one.signer + one.signature
     return Instruction(ED25519_PRECOMPILE, head + body + messages, [])
+
+
+def statements_in(data: bytes) -> list[Statement]:
+    """What a precompile instruction checked within its own data; RemoteError when it is cut short."""
+    found = []
+    for number in range(data[0] if data else 0):
+        try:
+            signature_at, one, key_at, two, message_at, size, three = _ENTRY.unpack_from(data, 2 + _ENTRY.size * number)
+        except struct.error:
+            raise RemoteError("an instruction of the Ed25519 precompile is cut short") from None
+        parts = (
+            data[key_at : key_at + ID_BYTES],
+            data[signature_at : signature_at + SIGNATURE_BYTES],
+            data[message_at : message_at + size],
+        )
+        if (one, two, three) == (SELF, SELF, SELF) and [len(part) for part in parts] == [
+            ID_BYTES,
+            SIGNATURE_BYTES,
+            size,
+        ]:
+            found.append(Statement(*parts))
+    return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from .chain import Balance, ChainConfig, ChainTime, Instruction, JobAccount, NodeAccount
+from .chain import Balance, ChainConfig, ChainTime, Instruction, JobAccount, NodeAccount, Settle
 from .spec import TrainSpec
 from .units import JobId, NodeId
 
@@ -114,6 +114,9 @@ class Chain(Protocol):
     async def node(self, node: NodeId) -> NodeAccount | None: ...
     async def nodes(self) -> list[NodeAccount]: ...
     async def job(self, job: JobId) -> JobAccount | None: ...
+    async def settlements(self, job: JobId) -> list[Settle]:
+        """What has settled a job so far, oldest first, with the signatures that the chain verified."""
+
     async def slot_hash(self, slot: int) -> bytes | None:
         """The hash of `slot` from SlotHashes; None when it is too old or still to come."""
 

@@ -2,7 +2,8 @@
 
 A member signs once per kind, sequence and round of a job. Whoever holds two signatures of one key for one such place
 with different digests can have its stake taken; nobody gains by it but the network. Every node remembers what passes
-through its hands: votes that it collected, and the quorums of certificates and outcomes.
+through its hands: votes that it collected, the quorums of certificates and outcomes, and, when another settlement than
+its own has landed, the quorum of that one.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from ..protocol.award import JobTerms, award_message
-from ..protocol.chain import SlashEquivocation
+from ..protocol.chain import Settle, SlashEquivocation
 from ..protocol.envelope import open_as
 from ..protocol.errors import ChainRejected, CyxError, RemoteError
-from ..protocol.hashing import QuorumKind
+from ..protocol.hashing import QuorumKind, settle_digest
 from ..protocol.identity import verify
 from ..protocol.limits import STATEMENTS_HEARD_MAX
 from ..protocol.messages import AwardCertificate, AwardVote, Outcome
@@ -90,6 +91,14 @@ def in_outcome(terms: JobTerms, outcome: Outcome) -> Iterator[Statement]:
     for node, signature in outcome.signatures:
         if node in terms.committee and verify(NodeId(node), message, signature):
             yield Statement(NodeId(node), QuorumKind.SETTLE, outcome.round, settlement.digest, signature)
+
+
+def in_settlement(terms: JobTerms, settle: Settle) -> Iterator[Statement]:
+    """The signatures of members under what landed on the chain, which has checked them."""
+    said = settle_digest(settle.verdict, settle.worker, settle.price, settle.units, settle.result_hash, settle.fee_mask)
+    for node, signature in settle.signatures:
+        if node in terms.committee:
+            yield Statement(node, QuorumKind.SETTLE, settle.round, said, signature, settle.sequence)
 
 
 def contradictions(heard: Heard, terms: JobTerms, said: Iterable[Statement]) -> list[SlashEquivocation]:

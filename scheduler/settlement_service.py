@@ -22,7 +22,7 @@ from ..protocol.settlement import NO_RESULT, NOBODY, Settlement, quorum_for, set
 from ..protocol.units import MicroCyx, NodeId, base58
 from ..protocol.validation import market_topic
 from .context import NodeContext
-from .equivocation import Statement
+from .equivocation import Statement, in_settlement
 from .outage import Outage
 from .quorum_signer import sign_quorum
 from .supervision import plain_nursery, supervised
@@ -97,6 +97,7 @@ class Settler:
             except ChainRejected as error:
                 if not await self._was_settled_alike(settlement):
                     log.warning("settlement rejected", job=base58(self.terms.job), cause=str(error))
+                    await self._look_who_settled()
                     return None
                 transaction = ""
             return self._sealed(outcome_of(proposal, chosen, transaction))
@@ -111,6 +112,11 @@ class Settler:
             and account.result_hash == settlement.result_hash
             and account.fee_mask == settlement.fee_mask
         )
+
+    async def _look_who_settled(self) -> None:
+        """Another settlement landed: members that signed ours too have contradicted themselves."""
+        for landed in await self.context.chain.settlements(self.terms.job):
+            self.context.hear(self.terms, in_settlement(self.terms, landed))
 
     def _sealed(self, outcome: Outcome) -> Signed[Outcome]:
         wire = self.context.wire

@@ -1,4 +1,4 @@
-"""Two members sign that a job went well, and that it failed. Somebody gossips the second; both lose their stakes."""
+"""Members sign that a job went well, and that it failed. The second comes to light, and they lose their stakes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import msgspec
 import pytest
 import trio
 
+from cyxnode.p2p.memory_network import constant_latency
 from cyxnode.protocol.chain import Verdict
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.limits import MICRO
 from cyxnode.protocol.messages import Outcome
 from cyxnode.protocol.settlement import Settlement, settle_message
+from cyxnode.protocol.units import JobId
 from cyxnode.protocol.validation import market_topic
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.room import Room
+from cyxnode.scheduler.settlement_service import settle_instruction
 from market_world import World, open_world, run_job
 
 pytestmark = pytest.mark.slow
@@ -21,6 +24,41 @@ pytestmark = pytest.mark.slow
 
 def rooms(world: World) -> list[Room]:
     return [room for node in world.nodes.values() for room in node.market.rooms.by_job.values()]
+
+
+async def settle_otherwise(world: World, liars: int) -> tuple[JobId, list[KeyPair]]:
+    """As soon as a member has decided, the first `liars` seats sign that the job FAILED, and are quicker."""
+    while not (found := [room for room in rooms(world) if room.case and room.case.state.decision]):  # noqa: ASYNC110
+        await trio.sleep(0.0002)
+    terms = found[0].auction.terms
+    assert terms is not None and found[0].awarded is not None
+    keys = {world.key(f"node{number}").node_id: world.key(f"node{number}") for number in range(len(world.nodes))}
+    chosen = [keys[member] for member in terms.committee[:liars]]
+    failed = Settlement(Verdict.FAILED, found[0].awarded.certified.winner, 0, 0, bytes(32), 0)
+    message = settle_message(terms, 0, failed)
+    signed = tuple((liar.node_id, liar.sign(message)) for liar in chosen)
+    ports = await world.ports("liar", micro_cyx=0)
+    await ports.chain.submit(settle_instruction(terms, 0, failed, signed, bytes(64)))
+    return terms.job, chosen
+
+
+async def test_a_quorum_that_settles_against_its_own_votes_is_found_on_the_chain(autojump_clock: object) -> None:
+    """Two of three members vote OK to the leader, and have FAILED settled behind its back."""
+    async with open_world(latency=constant_latency(0.05)) as world:
+        await world.add_nodes(5)
+        requester = await world.add_requester()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_job, requester)
+            job, liars = await settle_otherwise(world, 2)
+            await trio.sleep(30)
+            ports = await world.ports("reader", micro_cyx=0)
+            (landed,) = await ports.chain.settlements(job)
+            assert (landed.verdict, landed.round, landed.sequence) == (Verdict.FAILED, 0, 0)
+            assert [signer for signer, _ in landed.signatures] == [liar.node_id for liar in liars]
+            slashed = await world.slashed()
+            assert slashed.items() <= {liar.node_id: 100 * MICRO for liar in liars}.items()
+            assert slashed, "at least one of them had voted to the leader"
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_member_that_signs_both_ways_is_slashed_by_whoever_hears_it(autojump_clock: object) -> None:
