@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from solders.instruction import Instruction
+from solders.pubkey import Pubkey
 
+from cyxnode.ledger.escrow_instructions import settle_instruction
+from cyxnode.ledger.escrow_layout import job_address, node_address
+from cyxnode.ledger.node_instructions import slash_equivocation
 from cyxnode.ledger.past_transaction import PastInstruction, PastTransaction, decode_transaction
 from cyxnode.ledger.rpc_methods import RpcMethods
 from cyxnode.ledger.transaction_words import View, failure, words
 from cyxnode.ledger.wallet_history import merged
+from cyxnode.protocol.chain import ChainConfig, Settle, SlashEquivocation, Verdict
 from cyxnode.protocol.errors import RemoteError
-from cyxnode.protocol.units import base58
+from cyxnode.protocol.units import JobId, MicroCyx, NodeId, base58
 from ledger_world import SOL, make_cluster, payment, wallet
 
 ALICE = wallet("alice").pubkey()
 PROGRAM, MINT, NODE = bytes([1] * 32), bytes([2] * 32), bytes([3] * 32)
+JOB = JobId(bytes([4] * 32))
+CONFIG = ChainConfig(
+    admin=bytes(32), genesis=bytes([5] * 32), mint=MINT, treasury=bytes(32), fee_bps=1_000, verifier_share_bps=2_000,
+    minimum_stake=MicroCyx(1), unbonding_s=86_400, grace_s=60,
+)  # fmt: skip
 VIEW = View(bytes(ALICE), MINT, PROGRAM, NODE)
 
 
@@ -101,3 +113,35 @@ def test_words_are_found_for_whatever_instruction(data: bytes, accounts: int, pr
     past = PastTransaction("s", 1, None, error, 0, NODE, (one,), {}, {})
     assert all(isinstance(line, str) and line for line in words(VIEW, past))
     assert failure(VIEW, past).startswith("the node is unbonding already") is (fails and program == PROGRAM)
+
+
+def told(view: View, instructions: list[Instruction]) -> str:
+    """The words for the last of some instructions."""
+    past = [
+        PastInstruction(bytes(i.program_id), tuple(bytes(a.pubkey) for a in i.accounts), i.data) for i in instructions
+    ]
+    return words(view, PastTransaction("s", 1, None, None, 0, NODE, tuple(past), {}, {}))[-1]
+
+
+def test_verdicts_and_convictions_are_told_to_whom_they_hit() -> None:
+    """Encoded by the same functions that send them."""
+    program, me, other = Pubkey.from_bytes(PROGRAM), NodeId(bytes(ALICE)), NodeId(bytes([8] * 32))
+    view = View(me, MINT, PROGRAM, bytes(node_address(program, me)), {bytes(job_address(program, JOB)): JOB})
+    wish = Settle(
+        job=JOB, verdict=Verdict.FRAUD, worker=me, price=MicroCyx(5), units=0, result_hash=bytes(32), fee_mask=7,
+        sequence=0, round=0, signatures=(),
+    )  # fmt: skip
+
+    def settled(**changes: Any) -> str:
+        made = replace(wish, **changes)
+        return told(view, [settle_instruction(made, signer=ALICE, program=program, config=CONFIG, payout=ALICE)])
+
+    name = f"job {base58(JOB)}"
+    assert settled() == f"settled {name}: FRAUD of this node, and its stake slashed"
+    assert settled(verdict=Verdict.FAILED) == f"settled {name}: FAILED of this node"
+    assert settled(worker=other) == f"settled {name}: FRAUD"
+    paid = settled(verdict=Verdict.PARTIAL, units=3, price=MicroCyx(2_500_000))
+    assert paid == f"was paid for 3 units of {name} at 2.500000 CYX for all: PARTIAL"
+    conviction = SlashEquivocation(me, JOB, 1, 1, 0, 0, (bytes(32), bytes([1] * 32)), (bytes(64), bytes(64)))
+    for node, text in ((me, "this node was slashed and retired for equivocation"), (other, "convicted a node of")):
+        assert told(view, slash_equivocation(replace(conviction, node=node), ALICE, program, CONFIG)).startswith(text)
