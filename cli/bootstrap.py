@@ -8,7 +8,16 @@ import click
 import trio
 
 from .serving import ready_options, run_until_stopped, say_ready
-from .settings import BOOTSTRAP_PORT, SEEDS_FILE, chain_options, checked_addresses, home_option, identity, key_options
+from .settings import (
+    BOOTSTRAP_PORT,
+    SEEDS_FILE,
+    chain_options,
+    checked_addresses,
+    deny_list_option,
+    home_option,
+    identity,
+    key_options,
+)
 
 
 @click.group()
@@ -22,6 +31,7 @@ def bootstrap() -> None:
 @chain_options
 @click.option("--bootstrap", multiple=True, help="Address of another bootstrap node.")
 @click.option("--listen", default=f"127.0.0.1:{BOOTSTRAP_PORT}", show_default=True, help="HOST:PORT for peers.")
+@deny_list_option
 @ready_options
 def run_bootstrap(
     home: Path,
@@ -31,6 +41,7 @@ def run_bootstrap(
     program: str | None,
     bootstrap: tuple[str, ...],
     listen: str,
+    deny_list: Path | None,
     as_json: bool,
     until_stdin_closes: bool,
 ) -> None:
@@ -38,6 +49,7 @@ def run_bootstrap(
     from ..bootstrap.server import open_bootstrap
     from ..ledger.chain_client import ChainClient
     from ..ledger.http_rpc import open_http_rpc
+    from ..p2p.deny_list import DenyList
     from ..p2p.transport import Libp2pTransport
     from .compose import parse_listen, program_id
     from .world import SystemClock, SystemRandomness
@@ -49,7 +61,8 @@ def run_bootstrap(
     async def serve() -> None:
         async with open_http_rpc(rpc) as client:
             genesis = (await ChainClient(client, pair, program_id(program)).config()).genesis
-        transport = Libp2pTransport(pair, host=host, port=port)
+        denied = DenyList(deny_list) if deny_list is not None else None
+        transport = Libp2pTransport(pair, host=host, port=port, deny_list=denied)
         async with (
             transport.run(),
             open_bootstrap(pair, transport, genesis, SystemClock(), SystemRandomness(), peers),

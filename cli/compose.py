@@ -17,6 +17,7 @@ from ..ledger.faucet import request_airdrop, request_tokens
 from ..ledger.http_rpc import open_http_rpc
 from ..ledger.journal import LevelJournal
 from ..p2p.blob_store import FileBlobs
+from ..p2p.deny_list import DenyList
 from ..p2p.transport import Libp2pTransport
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
@@ -41,6 +42,7 @@ class Place:
     host: str = "127.0.0.1"
     port: int = 0
     announce: tuple[str, ...] = ()
+    deny_list: Path | None = None
 
 
 def program_id(text: str | None) -> bytes:
@@ -63,7 +65,10 @@ async def open_ports(key: KeyPair, folder: Path, place: Place, *, faucet: bool) 
                 if balance.micro_cyx < FAUCET_MICRO_CYX // 2 and await chain.node(key.node_id) is None:
                     await request_tokens(rpc, key.node_id, FAUCET_MICRO_CYX)
             blobs = FileBlobs(folder / "data", BLOB_QUOTA_BYTES)
-            transport = Libp2pTransport(key, host=place.host, port=place.port, announce=place.announce)
+            denied = DenyList(place.deny_list) if place.deny_list is not None else None
+            transport = Libp2pTransport(
+                key, host=place.host, port=place.port, announce=place.announce, deny_list=denied
+            )
             async with transport.run():
                 yield Ports(key, transport, chain, blobs, journal, SystemClock(), SystemRandomness())
     finally:

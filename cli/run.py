@@ -9,7 +9,7 @@ import trio
 
 from ..protocol.units import base58, format_cyx, parse_cyx
 from .serving import ready_options, run_until_stopped, say_ready
-from .settings import home_option, identity, key_options, network_options, seeds
+from .settings import deny_list_option, home_option, identity, key_options, network_options, seeds
 
 
 @click.command()
@@ -19,6 +19,7 @@ from .settings import home_option, identity, key_options, network_options, seeds
 @click.option(
     "--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT for peers; port 0 takes a free one."
 )
+@deny_list_option
 @click.option("--rate", default="0.02", show_default=True, help="CYX per second of work.")
 @click.option("--stake", default="100", show_default=True, help="CYX to stake on the first start.")
 @click.option("--region", default="", help="Region that bids name.")
@@ -35,6 +36,7 @@ def run(
     program: str | None,
     bootstrap: tuple[str, ...],
     listen: str,
+    deny_list: Path | None,
     rate: str,
     stake: str,
     region: str,
@@ -57,7 +59,7 @@ def run(
         from .compose import Place, open_ports, parse_listen, program_id
 
         host, port = parse_listen(listen)
-        place = Place(rpc, program_id(program), peers, host, port)
+        place = Place(rpc, program_id(program), peers, host, port, deny_list=deny_list)
         settings = NodeSettings(
             bootstrap=peers,
             region=region,

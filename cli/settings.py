@@ -79,6 +79,17 @@ def network_options(command: Command) -> Command:
     )(chain_options(command))
 
 
+def deny_list_option(command: Command) -> Command:
+    """--deny-list"""
+    return click.option(
+        "--deny-list",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=None,
+        envvar="CYXNODE_DENY_LIST",
+        help="File of peer ids, one a line, with whom there is no connection; read again when it changes.",
+    )(command)
+
+
 def key_options(default_name: str) -> Callable[[Command], Command]:
     """--name and --key"""
 

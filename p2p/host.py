@@ -12,15 +12,18 @@ from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
 
 import ipaddress
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import psutil
+import trio
 from libp2p import new_host
-from libp2p.abc import IHost
+from libp2p.abc import IHost, IMuxedConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.rcmgr import ResourceLimits, ResourceManager
@@ -31,7 +34,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from ..protocol.identity import KeyPair
-from ..protocol.limits import DIAL_TIMEOUT_S, INBOUND_STREAMS_MAX, PEERS_CONNECTED_MAX
+from ..protocol.limits import DIAL_TIMEOUT_S, INBOUND_STREAMS_MAX, PEERS_CONNECTED_MAX, SHUTDOWN_TIMEOUT_S
 from ..protocol.units import NodeId
 from .peer_id import node_of_bytes, peer_id_bytes
 
@@ -63,6 +66,22 @@ def build_host(key: KeyPair, listen: Multiaddr, announce: Sequence[str]) -> tupl
     assert isinstance(network, Swarm)
     network.retry_config = RetryConfig(max_retries=0)
     return host, network
+
+
+def refuse_peers(network: Swarm, refused: Callable[[NodeId], bool]) -> None:
+    """Let no connection with a refused peer stand, whoever dialled. It is closed when the peer has proven who it is,
+    which is the first moment at which that is known, and before any stream of it is served."""
+    plain = network.add_conn
+
+    async def admit(muxed_conn: IMuxedConn, direction: str = "unknown") -> SwarmConn:
+        node = node_of(muxed_conn.peer_id)
+        if node is not None and refused(node):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN_TIMEOUT_S):
+                await muxed_conn.close()
+            raise SwarmException("the peer is refused here")
+        return await plain(muxed_conn, direction)
+
+    network.add_conn = admit  # type: ignore[method-assign]
 
 
 def reachable_addresses(address: str) -> Iterator[str]:

@@ -24,14 +24,15 @@ from multiaddr import Multiaddr
 
 from ..protocol.errors import CyxError, LocalError, PeerUnreachable, TransientError
 from ..protocol.identity import KeyPair
-from ..protocol.limits import DIAL_TIMEOUT_S, KEEPALIVE_INTERVAL_S, SHUTDOWN_TIMEOUT_S
+from ..protocol.limits import DENY_LIST_POLL_S, DIAL_TIMEOUT_S, KEEPALIVE_INTERVAL_S, SHUTDOWN_TIMEOUT_S
 from ..protocol.ports import GossipMessage, GossipValidator, RequestHandler, Stream, StreamHandler
 from ..protocol.units import NodeId, base58
 from . import hardening, requests
 from .addresses import AddressBook, PeerAddress, parse_address
+from .deny_list import DenyList
 from .frames import FramedStream
 from .gossip import Gossip
-from .host import build_host, libp2p_id, listen_address, node_of, reachable_addresses
+from .host import build_host, libp2p_id, listen_address, node_of, reachable_addresses, refuse_peers
 from .inbound import Inbound
 from .muxed_stream import MuxedStream
 
@@ -41,12 +42,24 @@ _T = TypeVar("_T")
 
 class Libp2pTransport:
     """A node on the network while `run()` is open. `port` 0 takes any free one; `announce` replaces the addresses
-    that peers are told, for a node behind a forwarded port (multiaddrs without /p2p)."""
+    that peers are told, for a node behind a forwarded port (multiaddrs without /p2p). With peers on `deny_list` there
+    is no connection, whoever dials."""
 
-    def __init__(self, key: KeyPair, *, host: str = "127.0.0.1", port: int = 0, announce: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        key: KeyPair,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        announce: Sequence[str] = (),
+        deny_list: DenyList | None = None,
+    ) -> None:
         hardening.apply()
         self._node_id, self._listen, self._port = key.node_id, listen_address(host, port), port
         self._host, self._network = build_host(key, self._listen, announce)
+        self._denied = deny_list
+        if deny_list is not None:
+            refuse_peers(self._network, deny_list.__contains__)
         self._gossip = Gossip(self._host, self._ban)
         self._book, self._inbound = AddressBook(), Inbound()
         self._streams: dict[int, FramedStream] = {}
@@ -89,6 +102,7 @@ class Libp2pTransport:
                 async with self._gossip.run(), trio.open_nursery() as nursery:
                     self._nursery = nursery
                     nursery.start_soon(self._keep_streams_alive)
+                    nursery.start_soon(self._heed_deny_list)
                     task_status.started()
                     await self._stop.wait()
                     await self._disconnect_all()
@@ -207,6 +221,8 @@ class Libp2pTransport:
             raise LocalError("the transport is not running", field="transport", fix="enter run() first")
         if node in self._gossip.misbehaviour.banned:
             raise PeerUnreachable(f"{base58(node)} is banned here")
+        if self._denied is not None and node in self._denied:
+            raise PeerUnreachable(f"{base58(node)} is on the deny list")
 
     def _ban(self, node: NodeId) -> None:
         self._gossip.ban(node)
@@ -229,6 +245,18 @@ class Libp2pTransport:
                         nursery.start_soon(stream.keep_alive)
                 for node in self.connected() & self._gossip.misbehaviour.banned.keys():
                     nursery.start_soon(self.disconnect, node)
+
+    async def _heed_deny_list(self) -> None:
+        """Cut the connections with whoever was put on the deny list; who is on it already gets none."""
+        if self._denied is None:
+            return
+        async with trio.open_nursery() as nursery:
+            while True:
+                if self._denied.refresh():
+                    _log.info("deny_list_changed", peers=len(self._denied.nodes))
+                for node in self.connected() & self._denied.nodes:
+                    nursery.start_soon(self.disconnect, node)
+                await trio.sleep(DENY_LIST_POLL_S)
 
     async def _disconnect_all(self) -> None:
         async with trio.open_nursery() as nursery:

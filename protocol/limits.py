@@ -159,6 +159,9 @@ GOSSIP_PER_FORWARDER = (500.0, 4096)
 GOSSIP_GROSS = 4
 """How many times its rate an author may hand us of its own before each further message counts as rejected."""
 PEERS_BANNED_MAX = 1024
+DENY_LIST_MAX = 65_536
+DENY_LIST_POLL_S = 1.0
+"""How often a node looks whether its operator's deny list has changed."""
 ADDRESS_MAX_CHARS = 256
 
 # executor: model graphs
