@@ -166,7 +166,8 @@ class MemoryTransport:
         """Open a stream to `node`, dialling it when needed."""
         self._check_peer(node)
         link = self._links.get(node) or await self._reach(node)
-        await trio.sleep(2 * self._network.delay_s(self._node_id, node))
+        network = self._network
+        await trio.sleep(2 * network.delay_s(self._node_id, node) + network.stalled_s(self._node_id, node))
         far = link.other(self._node_id)
         if not link.alive or protocol not in far._inbound.protocols or far._handlers is None:
             raise PeerUnreachable(f"could not open {protocol} to {base58(node)}")

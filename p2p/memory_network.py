@@ -59,7 +59,8 @@ class Link:
 
     def post(self, sender: NodeId, receiver: NodeId, action: Callable[[], None]) -> None:
         """Run `action` at `receiver` after the delay and in order, if the link still stands then."""
-        at = max(trio.current_time() + self._network.delay_s(sender, receiver), self._last_arrival[receiver])
+        delay_s = self._network.delay_s(sender, receiver) + self._network.stalled_s(sender, receiver)
+        at = max(trio.current_time() + delay_s, self._last_arrival[receiver])
         self._last_arrival[receiver] = at
         self._network.post(at, lambda: action() if self.alive else None)
 
@@ -105,6 +106,7 @@ class MemoryNetwork:
         self._numbers: dict[NodeId, int] = {}
         self._nodes: dict[NodeId, MemoryTransport] = {}
         self._groups: dict[NodeId, int] = {}
+        self._stalled: dict[NodeId, float] = {}
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[MemoryNetwork]:
@@ -139,6 +141,19 @@ class MemoryNetwork:
             self._nodes[node].die()
             _log.info("node_killed", node=base58(node))
 
+    def stall(self, node: NodeId, seconds: float) -> None:
+        """Nothing leaves or reaches `node` for so long; its connections stand, and all of it goes through afterwards.
+        What is in flight already still arrives."""
+        self._stalled[node] = max(trio.current_time() + seconds, self._stalled.get(node, 0.0))
+        _log.info("node_stalled", node=base58(node), seconds=seconds)
+
+    def stalled_s(self, one: NodeId, other: NodeId) -> float:
+        """Seconds until neither of two nodes is stalled any more."""
+        if not self._stalled:
+            return 0.0
+        until = max(self._stalled.get(one, 0.0), self._stalled.get(other, 0.0))
+        return max(0.0, until - trio.current_time())
+
     def reachable(self, one: NodeId, other: NodeId) -> bool:
         """Whether both run and no partition separates them."""
         together = self._groups.get(one, 0) == self._groups.get(other, 0)
@@ -151,7 +166,7 @@ class MemoryNetwork:
 
     def gossip_delay_s(self, sender: NodeId, receiver: NodeId) -> float:
         """One-way delay of a gossip message."""
-        return max(0.0, self._latency(sender, receiver, self._rng))
+        return max(0.0, self._latency(sender, receiver, self._rng)) + self.stalled_s(sender, receiver)
 
     def lost(self) -> bool:
         """Whether the next thing is lost."""
@@ -168,10 +183,11 @@ class MemoryNetwork:
         if far is None or (far.address.host, far.address.port) != (address.host, address.port):
             await trio.sleep(2 * self.delay_s(near.node_id, address.node))
             raise PeerUnreachable(f"{base58(address.node)} does not answer at {address.host}")
-        if not self.reachable(near.node_id, address.node):
+        stalled_s = self.stalled_s(near.node_id, address.node)
+        if not self.reachable(near.node_id, address.node) or stalled_s > DIAL_TIMEOUT_S:
             await trio.sleep(DIAL_TIMEOUT_S)
             raise PeerUnreachable(f"{base58(address.node)} did not answer in time")
-        await trio.sleep(2 * self.delay_s(near.node_id, address.node))
+        await trio.sleep(2 * self.delay_s(near.node_id, address.node) + stalled_s)
         if not self.reachable(near.node_id, address.node):
             raise PeerUnreachable(f"{base58(address.node)} went away")
         return near.link_to(address.node) or self._connect(near, self._nodes[address.node])
@@ -192,6 +208,7 @@ class MemoryNetwork:
         """A node ends: its connections break."""
         if self._nodes.get(transport.node_id) is transport:
             del self._nodes[transport.node_id]
+            self._stalled.pop(transport.node_id, None)
         for link in transport.links():
             link.cut()
 

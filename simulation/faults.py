@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from .market import Desk, JobRecord
-from .plan import Happening, JobArrives, NetworkSplits, NodeCrashes, NodeLeaves
+from .plan import Happening, JobArrives, NetworkSplits, NodeCrashes, NodeLeaves, NodePauses
 from .world import World
 
 
@@ -22,6 +22,8 @@ async def play(world: World, desks: list[Desk], happenings: list[Happening], job
                     nursery.start_soon(desk.submit, record)
                 case NodeCrashes(node, down_s):
                     world.nursery.start_soon(_crash, world, node, down_s)
+                case NodePauses(node, pause_s):
+                    world.nursery.start_soon(_pause, world, node, pause_s)
                 case NodeLeaves(node):
                     world.kill(world.peers[node])
                 case NetworkSplits(regions, heal_s):
@@ -36,6 +38,16 @@ async def _crash(world: World, number: int, down_s: float) -> None:
     await trio.sleep(down_s)
     if peer.node is None:
         await world.start(peer)
+
+
+async def _pause(world: World, number: int, pause_s: float) -> None:
+    peer = world.peers[number]
+    if peer.node is None:
+        return
+    world.trace.event("pause", peer.name)
+    world.network.stall(peer.node_id, pause_s)
+    await trio.sleep(pause_s)
+    world.trace.event("resume", peer.name)
 
 
 async def _split(world: World, regions: tuple[str, ...], heal_s: float) -> None:

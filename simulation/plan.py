@@ -15,7 +15,8 @@ from .geography import REGIONS
 
 @dataclass(frozen=True, slots=True)
 class FaultProfile:
-    """Rates of trouble. Shares are of messages or of nodes; crash and churn rates are per node and hour."""
+    """Rates of trouble. Shares are of messages or of nodes; rates of crashes, pauses and churn
+    are per node and hour, those of splits per hour."""
 
     loss: float = 0.0
     duplicated: float = 0.0
@@ -24,6 +25,7 @@ class FaultProfile:
     slow_factor: float = 8.0
     skew_ms: int = 0
     crashes_per_hour: float = 0.0
+    pauses_per_hour: float = 0.0
     leaves_per_hour: float = 0.0
     splits_per_hour: float = 0.0
 
@@ -37,6 +39,7 @@ PROFILES = {
         slow_share=0.05,
         skew_ms=2_000,
         crashes_per_hour=0.3,
+        pauses_per_hour=0.3,
         leaves_per_hour=0.2,
         splits_per_hour=2.0,
     ),
@@ -47,6 +50,7 @@ PROFILES = {
         slow_share=0.2,
         skew_ms=10_000,
         crashes_per_hour=2.0,
+        pauses_per_hour=2.0,
         leaves_per_hour=1.0,
         splits_per_hour=10.0,
     ),
@@ -64,7 +68,8 @@ WIND_DOWN_S = 150.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A world. `cheaters` is a share of the peers, spread over the kinds in `cheats` (all kinds when empty)."""
+    """A world. `cheaters` is a share of the peers, spread over the kinds in `cheats` (all kinds when empty). `haste`
+    multiplies the rates of crashes, pauses, departures and splits: short worlds need it to see any."""
 
     seed: int
     peers: int = 20
@@ -76,6 +81,7 @@ class Plan:
     cheaters: float = 0.0
     cheats: tuple[str, ...] = ()
     k: int = 3
+    haste: float = 1.0
     drop: tuple[int, ...] = ()
     """Numbers of happenings left out: set by the shrinker."""
 
@@ -86,6 +92,7 @@ class Plan:
             f"--requesters {self.requesters} --classes {self.classes} --faults {self.faults} --k {self.k}",
             f"--cheaters {self.cheaters * 100:g}%",
         ]
+        parts += [f"--haste {self.haste:g}"] if self.haste != 1 else []
         parts += [f"--cheat {name}" for name in self.cheats]
         parts += [f"--drop {number}" for number in self.drop]
         return " ".join(parts)
@@ -108,6 +115,14 @@ class NodeCrashes:
 
 
 @dataclass(frozen=True, slots=True)
+class NodePauses:
+    """A node stands still for `pause_s`, as a laptop does whose lid is shut: its connections stay and carry nothing."""
+
+    node: int
+    pause_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeLeaves:
     """A node goes for good."""
 
@@ -122,7 +137,7 @@ class NetworkSplits:
     heal_s: float
 
 
-What = JobArrives | NodeCrashes | NodeLeaves | NetworkSplits
+What = JobArrives | NodeCrashes | NodePauses | NodeLeaves | NetworkSplits
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +163,16 @@ def schedule(plan: Plan) -> list[Happening]:
         drawn.append((at_s, JobArrives(number, number % max(1, plan.requesters))))
     for node in range(plan.peers):
         rng = Random(f"{plan.seed}/fate/{node}")
-        leaves = next(_times(rng, profile.leaves_per_hour, end_s), None)
+        leaves = next(_times(rng, profile.leaves_per_hour * plan.haste, end_s), None)
         if leaves is not None:
             drawn.append((leaves, NodeLeaves(node)))
-        for at_s in _times(rng, profile.crashes_per_hour, end_s):
+        for at_s in _times(rng, profile.crashes_per_hour * plan.haste, end_s):
             drawn.append((at_s, NodeCrashes(node, 1.0 + rng.expovariate(1 / 20))))
+        rng = Random(f"{plan.seed}/pauses/{node}")
+        for at_s in _times(rng, profile.pauses_per_hour * plan.haste, end_s):
+            drawn.append((at_s, NodePauses(node, 2.0 + rng.expovariate(1 / 10))))
     rng = Random(f"{plan.seed}/splits")
-    for at_s in _times(rng, profile.splits_per_hour, end_s):
+    for at_s in _times(rng, profile.splits_per_hour * plan.haste, end_s):
         away = tuple(sorted(rng.sample(REGIONS, rng.randint(1, 3))))
         drawn.append((at_s, NetworkSplits(away, 5.0 + rng.expovariate(1 / 20))))
     drawn.sort(key=lambda one: one[0])

@@ -77,6 +77,45 @@ async def test_killed_node_breaks_its_streams_and_may_come_back(autojump_clock: 
                 assert await near.request(far.node_id, ECHO, b"x", timeout_s=5) == b"x"
 
 
+async def test_a_stalled_node_hears_and_says_nothing_until_it_goes_on(autojump_clock: MockClock) -> None:
+    heard: list[tuple[float, bytes]] = []
+
+    def hear(message: GossipMessage) -> GossipVerdict:
+        heard.append((round(trio.current_time(), 1), message.data))
+        return GossipVerdict.ACCEPT
+
+    async with MemoryNetwork(random.Random(1)).run() as network:
+        near, far, late = nodes_of(network, 3)
+        for one in (near, far):
+            one.serve(ECHO, echo)
+        async with near.run(), far.run(), late.run(), near.subscribe("t", hear), far.subscribe("t", hear):
+            await near.connect(far.addresses()[0])
+            start = round(trio.current_time(), 1)
+            network.stall(far.node_id, 20)
+            await near.publish("t", b"to it")
+            await far.publish("t", b"from it")
+            with pytest.raises(PeerUnreachable, match="within 5 s"):
+                await near.request(far.node_id, ECHO, b"x", timeout_s=5)
+            with pytest.raises(PeerUnreachable, match="in time"):
+                await late.connect(far.addresses()[0])
+            assert heard == [] and near.connected() == {far.node_id}, "the connection stands and carries nothing"
+            await trio.sleep(start + 19.5 - trio.current_time())
+            assert heard == []
+            assert await near.request(far.node_id, ECHO, b"x", timeout_s=5) == b"x"
+            assert sorted(heard) == [(start + 20, b"from it"), (start + 20, b"to it")]
+
+
+async def test_a_stall_ends_with_the_life_of_the_node(autojump_clock: MockClock) -> None:
+    async with MemoryNetwork(random.Random(1)).run() as network:
+        near, far = nodes_of(network, 2)
+        async with near.run(), far.run():
+            network.stall(far.node_id, 1_000)
+            network.kill(far.node_id)
+            reborn = MemoryTransport(network, far.node_id)
+            async with reborn.run():
+                assert await near.connect(far.addresses()[0]) == far.node_id
+
+
 async def test_partition_separates_and_heals(autojump_clock: MockClock) -> None:
     async with MemoryNetwork(random.Random(1)).run() as network, AsyncExitStack() as stack:
         nodes = nodes_of(network, 3)

@@ -70,7 +70,9 @@ class Played(Worlds):
     "plan",
     [
         Plan(seed=0),
-        Plan(seed=12, peers=9, minutes=2.25, jobs=0, requesters=1, classes=3, faults="harsh", k=7, drop=(0, 5, 17)),
+        Plan(
+            seed=12, peers=9, minutes=2.25, jobs=0, requesters=1, classes=3, faults="harsh", k=7, haste=2.5, drop=(0, 9)
+        ),
         Plan(seed=1, cheaters=0.07, cheats=("sybil", "spammer")),
     ],
 )
