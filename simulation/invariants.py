@@ -12,17 +12,15 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
-from solders.transaction import VersionedTransaction
 
 from ..ledger.addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
 from ..ledger.escrow_layout import JOB_BYTES, JOB_TAG, NODE_BYTES, NODE_TAG, TOKEN_PROGRAM, decode_job, decode_node
 from ..ledger.history import TransactionRecord
-from ..protocol.chain import JobAccount, JobState, NodeAccount
+from ..ledger.token import read_mint, read_token_account
 from ..protocol.limits import (
     BIDS_MAX,
     CLOCK_TRUST_MS,
@@ -38,32 +36,18 @@ from ..protocol.limits import (
     QUORUMS,
     STREAMS_PER_PEER_MAX,
 )
-from ..protocol.units import JobId, NodeId, base58
-from ..scheduler.job import FINAL
+from ..protocol.units import JobId, NodeId
+from .judge import Bench, Judge, Violation, gained, precompile_signers
 from .market import JobRecord
 from .plan import PROFILES, Plan
 from .world import Peer, World
 
 AUDIT_INTERVAL_S = 1.0
 CHAIN_AUDIT_INTERVAL_S = 10.0
-REFUND_PATIENCE_S = 60
-"""How long after its refund time a requester that lives may take to fetch the money."""
 DEATH_PATIENCE_S = (DEAD_AFTER_MS + CLOCK_TRUST_MS) / 1000
 """How long after a node's end others may take it for alive, where clocks agree: the silence that kills, and by how much
 a record may be older than it looks, which is also more than anything is on its way. Where clocks differ, the difference
 of the worst two is added (`death_patience_s`)."""
-_AMOUNT = struct.Struct("<Q")
-_ED25519_PROGRAM = "Ed25519SigVerify111111111111111111111111111"
-_SIGNATURE_OFFSETS = struct.Struct("<HHHHHHH")
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A broken invariant: its number, when (virtual seconds), and what was seen."""
-
-    number: int
-    at_s: float
-    text: str
 
 
 @dataclass(slots=True)
@@ -71,16 +55,22 @@ class Auditor:
     """Looks at what each transaction touched, at the nodes every AUDIT_INTERVAL_S, and at all at the end."""
 
     world: World
-    violations: list[Violation] = field(default_factory=list)
-    seen: dict[JobId, JobAccount] = field(default_factory=dict)
-    stakes: dict[NodeId, int] = field(default_factory=dict)
+    judge: Judge = field(init=False)
     died_s: dict[NodeId, float] = field(default_factory=dict)
     peers: dict[NodeId, Peer] = field(default_factory=dict)
     _jobs_at: dict[bytes, JobId] = field(default_factory=dict)
-    _told: set[tuple[int, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         world = self.world
+        self.judge = Judge(
+            Bench(
+                now_s=trio.current_time,
+                chain_s=lambda: world.cluster.unix_s,
+                honest=self._honest,
+                orders=lambda node: any(peer.node_id == node for peer in world.requesters),
+                tell=self._tell,
+            )
+        )
         self.peers = {peer.node_id: peer for peer in world.peers}
         world.cluster.after_transaction = self._after
         plain = world.network.traffic
@@ -88,7 +78,7 @@ class Auditor:
         def watched(kind: str, sender: NodeId, receiver: NodeId, topic: str, data: bytes) -> None:
             peer = self.peers.get(sender)
             if peer is not None and is_dead(peer):
-                self._broken(8, f"{peer.name} sent {kind} {topic} after its death")
+                self.judge.broken(8, f"{peer.name} sent {kind} {topic} after its death")
             plain(kind, sender, receiver, topic, data)
 
         world.network.traffic = watched
@@ -103,11 +93,12 @@ class Auditor:
                 last_s = trio.current_time()
                 self.audit()
 
-    def _broken(self, number: int, text: str) -> None:
-        if (number, text) not in self._told:
-            self._told.add((number, text))
-            self.violations.append(Violation(number, trio.current_time(), text))
-            self.world.trace.event("violation", f"{number} {text}")
+    def _honest(self, node: NodeId) -> str | None:
+        peer = self.peers.get(node)
+        return peer.name if peer is not None and not peer.cheat else None
+
+    def _tell(self, violation: Violation) -> None:
+        self.world.trace.event("violation", f"{violation.number} {violation.text}")
 
     # the chain --------------------------------------------------------------------------------------------------------
 
@@ -115,9 +106,7 @@ class Auditor:
         self.world.trace.event("transaction", record.signature)
         if record.error:
             return
-        made = _held(record.tokens_after) - _held(record.tokens_before)
-        if made and bytes(self.world.cluster.faucet.pubkey()) not in record.addresses:
-            self._broken(1, f"transaction {record.signature[:12]} made {made} micro-CYX")
+        self.judge.check_transaction(record, bytes(self.world.cluster.faucet.pubkey()))
         for address in record.addresses:
             self._look(address, record)
 
@@ -126,95 +115,41 @@ class Auditor:
         data = account.data if account is not None else b""
         if len(data) == JOB_BYTES and data[:1] == bytes([JOB_TAG]):
             job = decode_job(data)
-            before = self.seen.get(job.job)
+            before = self.judge.seen.get(job.job)
             self._jobs_at[address] = job.job
-            self.check_job(job)
+            self.judge.check_job(job)
             if job.paid and (before is None or before.paid != job.paid):
-                self.check_payment(job, precompile_signers(record.raw))
+                self.judge.check_payment(job, precompile_signers(record.raw))
         elif len(data) == NODE_BYTES and data[:1] == bytes([NODE_TAG]):
-            self.check_node(decode_node(data))
+            self.judge.check_node(decode_node(data))
         elif not data and address in self._jobs_at:
-            self._check_closed(self.seen[self._jobs_at.pop(address)], record)
+            job = self.judge.seen[self._jobs_at.pop(address)]
+            self.judge.check_refund(job, gained(record, job.requester))
 
     def audit(self) -> None:
         """Look at every account, touched or not."""
         self.check_supply()
         for _, account in self.world.cluster.program_accounts(LOCAL_PROGRAM_ID):
             if len(account.data) == JOB_BYTES and account.data[:1] == bytes([JOB_TAG]):
-                self.check_job(decode_job(account.data))
+                self.judge.check_job(decode_job(account.data))
             elif len(account.data) == NODE_BYTES and account.data[:1] == bytes([NODE_TAG]):
-                self.check_node(decode_node(account.data))
+                self.judge.check_node(decode_node(account.data))
 
     def check_supply(self) -> None:
         """Invariant 1 over all accounts."""
         mint = self.world.cluster.account(LOCAL_MINT)
-        assert mint is not None
-        (supply,) = _AMOUNT.unpack_from(mint.data, 36)
-        held = sum(
-            _AMOUNT.unpack_from(account.data, 64)[0]
-            for _, account in self.world.cluster.program_accounts(bytes(TOKEN_PROGRAM))
-            if len(account.data) == 165 and account.data[:32] == LOCAL_MINT
-        )
-        if held != supply:
-            self._broken(1, f"{held} micro-CYX are held, {supply} were minted")
-
-    def check_job(self, job: JobAccount) -> None:
-        """Invariants 2, 3 and 5 of one account."""
-        before, name = self.seen.get(job.job), base58(job.job)[:8]
-        if job.paid > job.budget or job.units_paid > job.units_total:
-            self._broken(2, f"job {name} paid {job.paid} of {job.budget} for {job.units_paid} units")
-        if before is not None and before.paid and (before.worker, before.paid) != (job.worker, job.paid):
-            self._broken(2, f"job {name} was paid twice")
-        if job.paid and (job.fee_mask.bit_count() < QUORUMS[job.k] or len(job.committee) != job.k):
-            self._broken(3, f"job {name} was paid with {job.fee_mask.bit_count()} verdicts of {QUORUMS[job.k]}")
-        if job.paid and (job.worker in job.committee or job.worker == job.requester):
-            self._broken(3, f"job {name} paid a member or its requester")
-        late_s = self.world.cluster.unix_s - job.refund_at_s
-        ours = any(peer.node_id == job.requester for peer in self.world.requesters)
-        if job.state is not JobState.SETTLED and late_s > REFUND_PATIENCE_S and ours:
-            self._broken(5, f"job {name} is {job.state.name} {REFUND_PATIENCE_S} s after its refund time")
-        self.seen[job.job] = job
-
-    def check_payment(self, job: JobAccount, keys: set[bytes]) -> None:
-        """Invariant 3: `keys` are those whose signatures the chain verified in the paying transaction."""
-        members = keys & set(job.committee)
-        if len(members) < job.m:
-            self._broken(3, f"job {base58(job.job)[:8]} was paid on {len(members)} members' signatures of {job.m}")
-
-    def check_node(self, account: NodeAccount) -> None:
-        """Invariant 4."""
-        peer, stake = self.peers.get(account.node), self.stakes.get(account.node, 0)
-        if peer is not None and not peer.cheat:
-            if account.slashed:
-                self._broken(4, f"{peer.name} was slashed by {account.slashed}")
-            if account.stake < stake:
-                self._broken(4, f"{peer.name} lost {stake - account.stake} of its stake")
-        self.stakes[account.node] = account.stake
-
-    def _check_closed(self, job: JobAccount, record: TransactionRecord) -> None:
-        back = sum(
-            sign * token.amount
-            for sign, tokens in ((1, record.tokens_after), (-1, record.tokens_before))
-            for token in tokens
-            if token.mint == LOCAL_MINT and token.owner == job.requester
-        )
-        self.check_refund(job, back)
-
-    def check_refund(self, job: JobAccount, back: int) -> None:
-        """Invariant 6: what a job's requester got `back` when the account was closed; shares are rounded down."""
-        owed = job.budget - job.paid
-        if not owed <= back <= owed + job.k:
-            self._broken(6, f"job {base58(job.job)[:8]} gave back {back} of {owed} micro-CYX")
+        minted = read_mint(bytes(mint.data)) if mint is not None else None
+        assert minted is not None
+        tokens = self.world.cluster.program_accounts(bytes(TOKEN_PROGRAM))
+        accounts = (read_token_account(bytes(account.data)) for _, account in tokens)
+        held = sum(one.amount for one in accounts if one is not None and one.mint == LOCAL_MINT)
+        self.judge.check_supply(held, minted[0])
 
     def final(self, jobs: list[JobRecord]) -> None:
         """Invariants of the end: every job is over."""
         self.audit()
         self.check_nodes()
-        for record in jobs:
-            if record.result is None and not record.error:
-                self._broken(5, f"job {record.number} never ended; stages {list(record.stages)}")
-            elif record.result is not None and record.result.phase not in FINAL:
-                self._broken(5, f"job {record.number} ended as {record.result.phase.value}")
+        self.judge.check_ends(jobs)
 
     # the nodes --------------------------------------------------------------------------------------------------------
 
@@ -233,11 +168,11 @@ class Auditor:
                 continue
             for name, (size, bound) in queues(peer).items():
                 if size > bound:
-                    self._broken(7, f"{peer.name} holds {size} {name}, {bound} are allowed")
+                    self.judge.broken(7, f"{peer.name} holds {size} {name}, {bound} are allowed")
             believed = peer.node.presence.alive() if gone else {}
             for node in gone:
                 if node in believed:
-                    self._broken(8, f"{peer.name} takes {self.peers[node].name} for alive, which died long ago")
+                    self.judge.broken(8, f"{peer.name} takes {self.peers[node].name} for alive, which died long ago")
 
 
 def death_patience_s(plan: Plan) -> float:
@@ -271,20 +206,3 @@ def queues(peer: Peer) -> dict[str, tuple[int, int]]:
         "connections": (len(transport.connected()), 2 * PEERS_CONNECTED_MAX),
         "banned peers": (len(transport._misbehaviour.banned), PEERS_BANNED_MAX),
     }
-
-
-def _held(tokens: list[Any]) -> int:
-    return sum(token.amount for token in tokens if token.mint == LOCAL_MINT)
-
-
-def precompile_signers(raw: bytes) -> set[bytes]:
-    """The keys whose signatures the Ed25519 precompile verified in a transaction that landed."""
-    message, keys = VersionedTransaction.from_bytes(raw).message, set()
-    for instruction in message.instructions:
-        if str(message.account_keys[instruction.program_id_index]) != _ED25519_PROGRAM:
-            continue
-        data = bytes(instruction.data)
-        for number in range(data[0]):
-            _, _, key_at, _, _, _, _ = _SIGNATURE_OFFSETS.unpack_from(data, 2 + _SIGNATURE_OFFSETS.size * number)
-            keys.add(data[key_at : key_at + 32])
-    return keys

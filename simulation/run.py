@@ -19,7 +19,8 @@ from ..ledger.direct_rpc import DirectRpc
 from ..protocol.units import base58
 from .cheaters import Ending, Score, tally
 from .faults import play
-from .invariants import Auditor, Violation
+from .invariants import Auditor
+from .judge import Violation
 from .market import JobRecord, populate
 from .plan import WIND_DOWN_S, Plan, schedule
 from .trace import Trace
@@ -91,12 +92,12 @@ async def _main(plan: Plan, jobs: list[JobRecord]) -> Run:
             await trio.sleep_until(plan.minutes * 60)
         await trio.sleep(WIND_DOWN_S / 10)
         auditor.final(jobs)
-        cheating = tally(cheats, Ending(world, auditor.seen))
+        cheating = tally(cheats, Ending(world, auditor.judge.seen))
         return Run(
             plan=plan,
             trace=world.trace,
             jobs=jobs,
-            violations=auditor.violations,
+            violations=auditor.judge.violations,
             nodes=[_facts(world, peer) for peer in world.peers],
             work=world.work,
             earned_micro_cyx=await _earnings(world),

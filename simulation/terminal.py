@@ -8,20 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .judge import LAWS
 from .report import Report
-
-LAWS = {
-    0: "the world runs to its end",
-    1: "tokens are conserved",
-    2: "at most one worker is paid per unit, never more than the budget",
-    3: "nobody is paid without m attestations of the job's committee",
-    4: "no honest node is slashed",
-    5: "every job reaches an end state by its refund time",
-    6: "the requester gets back all that was not paid",
-    7: "every queue stays within its bound",
-    8: "no message of a dead node is acted upon",
-}
-"""The invariants of simulation.invariants in a few words, and 0 for a world that broke down."""
 
 
 def show_report(console: Console, report: Report) -> None:

@@ -17,7 +17,7 @@ def _final(self: Auditor, jobs: list[JobRecord]) -> None:
     _honest(self, jobs)
     crashes = [detail for _, kind, detail in self.world.trace.events if kind == "down"]
     if crashes:
-        self._broken(PLANTED, f"planted: {crashes[0]} went down")
+        self.judge.broken(PLANTED, f"planted: {crashes[0]} went down")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from cyxnode.ledger.escrow_layout import associated_token_address
 from cyxnode.protocol.chain import JobAccount, JobState, NodeAccount, Verdict
 from cyxnode.protocol.limits import JOBS_OPEN_MAX, JOBS_REFUSED_MAX
 from cyxnode.protocol.units import JobId, MicroCyx, NodeId
-from cyxnode.simulation.invariants import DEATH_PATIENCE_S, REFUND_PATIENCE_S, Auditor, is_dead
+from cyxnode.simulation.invariants import DEATH_PATIENCE_S, Auditor, is_dead
+from cyxnode.simulation.judge import REFUND_PATIENCE_S, Judge
 from cyxnode.simulation.market import JobRecord
 from cyxnode.simulation.plan import Plan
 from cyxnode.simulation.run import run_plan
@@ -60,7 +61,7 @@ def node(peer: Peer, stake: int, slashed: int = 0) -> NodeAccount:
 
 
 def broken(auditor: Auditor) -> list[int]:
-    return [violation.number for violation in auditor.violations]
+    return [violation.number for violation in auditor.judge.violations]
 
 
 async def test_1_tokens_out_of_nowhere(autojump_clock: object) -> None:
@@ -80,23 +81,23 @@ async def test_1_tokens_out_of_nowhere(autojump_clock: object) -> None:
 
 async def test_2_more_than_the_budget_and_a_second_payment(autojump_clock: object) -> None:
     async with small_world() as (_, auditor):
-        auditor.check_job(job())
-        auditor.check_job(job())
+        auditor.judge.check_job(job())
+        auditor.judge.check_job(job())
         assert broken(auditor) == []
-        auditor.check_job(job(paid=MicroCyx(90)))
-        auditor.check_job(job(paid=MicroCyx(90), worker=REQUESTER[:31] + b"x"))
-        auditor.check_job(job(job=JobId(b"k" * 32), paid=MicroCyx(101)))
-        auditor.check_job(job(job=JobId(b"l" * 32), units_paid=11))
+        auditor.judge.check_job(job(paid=MicroCyx(90)))
+        auditor.judge.check_job(job(paid=MicroCyx(90), worker=REQUESTER[:31] + b"x"))
+        auditor.judge.check_job(job(job=JobId(b"k" * 32), paid=MicroCyx(101)))
+        auditor.judge.check_job(job(job=JobId(b"l" * 32), units_paid=11))
     assert broken(auditor) == [2, 2, 2]
 
 
 async def test_3_a_payment_without_a_quorum(autojump_clock: object) -> None:
     async with small_world() as (_, auditor):
-        auditor.check_payment(job(), set(MEMBERS[:2]))
+        auditor.judge.check_payment(job(), set(MEMBERS[:2]))
         assert broken(auditor) == []
-        auditor.check_payment(job(), {MEMBERS[0], WORKER, REQUESTER})
-        auditor.check_job(job(job=JobId(b"k" * 32), fee_mask=0b100))
-        auditor.check_job(job(job=JobId(b"l" * 32), worker=MEMBERS[2]))
+        auditor.judge.check_payment(job(), {MEMBERS[0], WORKER, REQUESTER})
+        auditor.judge.check_job(job(job=JobId(b"k" * 32), fee_mask=0b100))
+        auditor.judge.check_job(job(job=JobId(b"l" * 32), worker=MEMBERS[2]))
     assert broken(auditor) == [3, 3, 3]
 
 
@@ -105,9 +106,9 @@ async def test_4_an_honest_node_loses_its_stake(autojump_clock: object) -> None:
         honest, cheater = world.peers
         cheater.cheat = "lazy"
         for peer in (honest, cheater):
-            auditor.check_node(node(peer, 100))
-            auditor.check_node(node(peer, 40, slashed=60))
-    assert [v.text for v in auditor.violations] == ["peer0 was slashed by 60", "peer0 lost 60 of its stake"]
+            auditor.judge.check_node(node(peer, 100))
+            auditor.judge.check_node(node(peer, 40, slashed=60))
+    assert [v.text for v in auditor.judge.violations] == ["peer0 was slashed by 60", "peer0 lost 60 of its stake"]
     assert broken(auditor) == [4, 4]
 
 
@@ -117,21 +118,21 @@ async def test_5_a_job_without_an_end(autojump_clock: object) -> None:
         world.requesters.append(requester)
         late = world.cluster.unix_s - REFUND_PATIENCE_S - 1
         hanging = job(requester=requester.node_id, state=JobState.SEATED, refund_at_s=late, paid=MicroCyx(0))
-        auditor.check_job(replace(hanging, refund_at_s=late + 1))
-        auditor.check_job(replace(hanging, job=JobId(b"k" * 32), requester=REQUESTER))
+        auditor.judge.check_job(replace(hanging, refund_at_s=late + 1))
+        auditor.judge.check_job(replace(hanging, job=JobId(b"k" * 32), requester=REQUESTER))
         assert broken(auditor) == []
-        auditor.check_job(hanging)
+        auditor.judge.check_job(hanging)
         auditor.final([JobRecord(7, "requester", 0.0)])
     assert broken(auditor) == [5, 5]
 
 
 async def test_6_money_that_does_not_come_back(autojump_clock: object) -> None:
     async with small_world() as (_, auditor):
-        auditor.check_refund(job(), 20)
-        auditor.check_refund(job(), 23)
+        auditor.judge.check_refund(job(), 20)
+        auditor.judge.check_refund(job(), 23)
         assert broken(auditor) == []
-        auditor.check_refund(job(), 19)
-        auditor.check_refund(job(), 24)
+        auditor.judge.check_refund(job(), 19)
+        auditor.judge.check_refund(job(), 24)
     assert broken(auditor) == [6, 6]
 
 
@@ -147,7 +148,7 @@ async def test_7_a_queue_without_a_bound(autojump_clock: object) -> None:
         refused.clear()
         living.market.rooms.by_job = dict.fromkeys(range(JOBS_OPEN_MAX + 1), _Empty())  # type: ignore[arg-type]
         auditor.check_nodes()
-    assert [v.text.split(" ", 3)[3] for v in auditor.violations] == [
+    assert [v.text.split(" ", 3)[3] for v in auditor.judge.violations] == [
         f"refused jobs, {JOBS_REFUSED_MAX} are allowed",
         f"rooms, {JOBS_OPEN_MAX} are allowed",
     ]
@@ -191,8 +192,8 @@ async def test_8_the_dead_speak_and_are_believed(autojump_clock: object) -> None
 def test_a_paid_job_shows_its_quorum_and_gives_back_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     payments: list[tuple[JobAccount, set[bytes]]] = []
     refunds: list[JobAccount] = []
-    monkeypatch.setattr(Auditor, "check_payment", lambda self, account, keys: payments.append((account, keys)))
-    monkeypatch.setattr(Auditor, "check_refund", lambda self, account, back: refunds.append(account))
+    monkeypatch.setattr(Judge, "check_payment", lambda self, account, keys: payments.append((account, keys)))
+    monkeypatch.setattr(Judge, "check_refund", lambda self, account, back: refunds.append(account))
     run = run_plan(Plan(seed=1, peers=6, minutes=0.5, jobs=2, requesters=1))
     assert run.violations == []
     assert len(payments) == len(refunds) == 2
