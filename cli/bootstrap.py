@@ -13,6 +13,7 @@ from .settings import (
     SEEDS_FILE,
     chain_options,
     checked_addresses,
+    deny_list_of,
     deny_list_option,
     home_option,
     identity,
@@ -49,19 +50,17 @@ def run_bootstrap(
     from ..bootstrap.server import open_bootstrap
     from ..ledger.chain_client import ChainClient
     from ..ledger.http_rpc import open_http_rpc
-    from ..p2p.deny_list import DenyList
     from ..p2p.transport import Libp2pTransport
     from .compose import parse_listen, program_id
     from .world import SystemClock, SystemRandomness
 
-    peers = checked_addresses(bootstrap)
+    peers, denied = checked_addresses(bootstrap), deny_list_of(deny_list)
     pair, _ = identity(home, name, key)
     host, port = parse_listen(listen)
 
     async def serve() -> None:
         async with open_http_rpc(rpc) as client:
             genesis = (await ChainClient(client, pair, program_id(program)).config()).genesis
-        denied = DenyList(deny_list) if deny_list is not None else None
         transport = Libp2pTransport(pair, host=host, port=port, deny_list=denied)
         async with (
             transport.run(),

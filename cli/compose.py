@@ -42,7 +42,7 @@ class Place:
     host: str = "127.0.0.1"
     port: int = 0
     announce: tuple[str, ...] = ()
-    deny_list: Path | None = None
+    deny_list: DenyList | None = None
 
 
 def program_id(text: str | None) -> bytes:
@@ -65,9 +65,8 @@ async def open_ports(key: KeyPair, folder: Path, place: Place, *, faucet: bool) 
                 if balance.micro_cyx < FAUCET_MICRO_CYX // 2 and await chain.node(key.node_id) is None:
                     await request_tokens(rpc, key.node_id, FAUCET_MICRO_CYX)
             blobs = FileBlobs(folder / "data", BLOB_QUOTA_BYTES)
-            denied = DenyList(place.deny_list) if place.deny_list is not None else None
             transport = Libp2pTransport(
-                key, host=place.host, port=place.port, announce=place.announce, deny_list=denied
+                key, host=place.host, port=place.port, announce=place.announce, deny_list=place.deny_list
             )
             async with transport.run():
                 yield Ports(key, transport, chain, blobs, journal, SystemClock(), SystemRandomness())

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
+import structlog
 import trio
 
+from ..protocol.errors import LocalError
+from ..protocol.ports import Runner
 from ..protocol.units import base58, format_cyx, parse_cyx
 from .serving import ready_options, run_until_stopped, say_ready
-from .settings import deny_list_option, home_option, identity, key_options, network_options, seeds
+from .settings import deny_list_of, deny_list_option, home_option, identity, key_options, network_options, seeds
+
+log = structlog.get_logger()
 
 
 @click.command()
@@ -26,6 +33,7 @@ from .settings import deny_list_option, home_option, identity, key_options, netw
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--sandbox", type=click.Choice(["auto", "bubblewrap", "none"]), default="auto", show_default=True)
 @click.option("--verify-only", is_flag=True, help="Sit on committees, but never bid.")
+@click.option("--simulated-runner", default=None, metavar="CLASS", hidden=True, help="For `cyxnode sim run --real`.")
 @click.option("--faucet", is_flag=True, help="Ask the local chain's faucet for stake and fees.")
 @ready_options
 def run(
@@ -43,6 +51,7 @@ def run(
     device: str,
     sandbox: str,
     verify_only: bool,
+    simulated_runner: str | None,
     faucet: bool,
     as_json: bool,
     until_stdin_closes: bool,
@@ -50,16 +59,19 @@ def run(
     """Run a node: it stakes, hears of jobs, bids, works, verifies, and is paid."""
     pair, folder = identity(home, name, key)
     rate_micro, stake_micro = parse_cyx(rate, field="rate"), parse_cyx(stake, field="stake")
-    peers = seeds(home, bootstrap)
+    peers, denied = seeds(home, bootstrap), deny_list_of(deny_list)
+
+    if simulated_runner is not None and program is not None:
+        fix = "leave it out: a node that only pretends to train has no business on a real chain"
+        raise LocalError("only the local chain takes simulated work", field="simulated-runner", fix=fix)
 
     async def serve() -> None:
-        from ..executor.process import open_runner
         from ..scheduler.context import NodeSettings
         from ..scheduler.node import open_node
         from .compose import Place, open_ports, parse_listen, program_id
 
         host, port = parse_listen(listen)
-        place = Place(rpc, program_id(program), peers, host, port, deny_list=deny_list)
+        place = Place(rpc, program_id(program), peers, host, port, deny_list=denied)
         settings = NodeSettings(
             bootstrap=peers,
             region=region,
@@ -69,7 +81,7 @@ def run(
         )
         async with (
             open_ports(pair, folder, place, faucet=faucet) as ports,
-            open_runner(sandbox=sandbox, device=device, warm=0) as runner,  # type: ignore[arg-type]
+            _open_runner(simulated_runner, sandbox, device) as runner,
             open_node(ports, runner, settings),
         ):
             about = runner.description
@@ -86,3 +98,23 @@ def run(
             await trio.sleep_forever()
 
     run_until_stopped(serve, until_stdin_closes=until_stdin_closes)
+
+
+@asynccontextmanager
+async def _open_runner(simulated: str | None, sandbox: str, device: str) -> AsyncIterator[Runner]:
+    """The sandboxed process that trains; or the stand-in of simulations."""
+    if simulated is None:
+        from ..executor.process import open_runner
+
+        async with open_runner(sandbox=sandbox, device=device, warm=0) as runner:  # type: ignore[arg-type]
+            yield runner
+        return
+    from ..executor.simulated import SimulatedRunner
+    from ..simulation.plan import SECONDS_PER_STEP
+
+    stand_in = SimulatedRunner(SECONDS_PER_STEP, class_name=simulated)
+    log.warning(
+        "SIMULATED RUNNER: this node trains nothing, and is of a class of its own",
+        execution_class=stand_in.execution_class.hex(),
+    )
+    yield stand_in

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from ..p2p.deny_list import DenyList
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair, load_key, save_key
 
@@ -88,6 +89,11 @@ def deny_list_option(command: Command) -> Command:
         envvar="CYXNODE_DENY_LIST",
         help="File of peer ids, one a line, with whom there is no connection; read again when it changes.",
     )(command)
+
+
+def deny_list_of(path: Path | None) -> DenyList | None:
+    """The deny list of that option; LocalError when the file cannot be read."""
+    return DenyList(path) if path is not None else None
 
 
 def key_options(default_name: str) -> Callable[[Command], Command]:

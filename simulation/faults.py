@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from .market import Desk, JobRecord
+from .desk import Desk, JobRecord
 from .plan import Happening, JobArrives, NetworkSplits, NodeCrashes, NodeLeaves, NodePauses
 from .world import World
 
@@ -17,7 +17,7 @@ async def play(world: World, desks: list[Desk], happenings: list[Happening], job
             match happening.what:
                 case JobArrives(number, requester):
                     desk = desks[requester]
-                    record = JobRecord(number, desk.peer.name, trio.current_time())
+                    record = JobRecord(number, desk.name, trio.current_time())
                     jobs.append(record)
                     nursery.start_soon(desk.submit, record)
                 case NodeCrashes(node, down_s):

@@ -37,8 +37,8 @@ from ..protocol.limits import (
     STREAMS_PER_PEER_MAX,
 )
 from ..protocol.units import JobId, NodeId
+from .desk import JobRecord
 from .judge import Bench, Judge, Violation, gained, precompile_signers
-from .market import JobRecord
 from .plan import PROFILES, Plan
 from .world import Peer, World
 

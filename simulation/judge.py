@@ -18,7 +18,7 @@ from ..protocol.chain import JobAccount, JobState, NodeAccount
 from ..protocol.limits import QUORUMS
 from ..protocol.units import JobId, NodeId, base58
 from ..scheduler.job import FINAL
-from .market import JobRecord
+from .desk import JobRecord
 
 LAWS = {
     0: "the world runs to its end",

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..protocol.units import base58
 from ..scheduler.job import JobPhase
-from .market import JobRecord
+from .desk import JobRecord
 from .plan import SECONDS_PER_STEP, job_steps
 from .run import Run
 

@@ -18,10 +18,11 @@ from ..ledger.chain_client import ChainClient
 from ..ledger.direct_rpc import DirectRpc
 from ..protocol.units import base58
 from .cheaters import Ending, Score, tally
+from .desk import JobRecord
 from .faults import play
 from .invariants import Auditor
 from .judge import Violation
-from .market import JobRecord, populate
+from .market import populate
 from .plan import WIND_DOWN_S, Plan, schedule
 from .trace import Trace
 from .work import WorkLog

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from cyxnode.simulation import process
+from cyxnode.simulation.desk import JobRecord
 from cyxnode.simulation.invariants import Auditor
-from cyxnode.simulation.market import JobRecord
 
 PLANTED = 6
 _honest = Auditor.final

@@ -18,9 +18,9 @@ from cyxnode.ledger.escrow_layout import associated_token_address
 from cyxnode.protocol.chain import JobAccount, JobState, NodeAccount, Verdict
 from cyxnode.protocol.limits import JOBS_OPEN_MAX, JOBS_REFUSED_MAX
 from cyxnode.protocol.units import JobId, MicroCyx, NodeId
+from cyxnode.simulation.desk import JobRecord
 from cyxnode.simulation.invariants import DEATH_PATIENCE_S, Auditor, is_dead
 from cyxnode.simulation.judge import REFUND_PATIENCE_S, Judge
-from cyxnode.simulation.market import JobRecord
 from cyxnode.simulation.plan import Plan
 from cyxnode.simulation.run import run_plan
 from cyxnode.simulation.world import NODE_MICRO_CYX, Peer, World, open_world

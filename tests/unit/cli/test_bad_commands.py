@@ -226,3 +226,14 @@ def test_addresses_and_amounts_that_are_none(home: Path, arguments: tuple[str, .
     from commands import assert_one_line, cyxnode
 
     assert_one_line(cyxnode(home, *arguments, within_s=15), field, 2)
+
+
+def test_simulated_work_on_a_real_chain(command) -> None:  # type: ignore[no-untyped-def]
+    pretended = command("run", *SOMEBODY, *CHAIN_DOWN, "--program", "1" * 32, "--simulated-runner", "class0")
+    refused(pretended, "simulated-runner", "local chain")
+
+
+def test_a_deny_list_that_is_none(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "deny").write_text("somebody\n")
+    refused(command("run", *SOMEBODY, *CHAIN_DOWN, "--deny-list", str(tmp_path / "deny")), "deny-list", "line 1")
+    refused(command("bootstrap", "run", *CHAIN_DOWN, "--deny-list", str(tmp_path / "none")), "deny-list")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import torch
 import trio
 from trio.testing import MockClock
 
+from cyxnode.executor.class_digest import class_digest
+from cyxnode.executor.classes import describe_class
 from cyxnode.executor.simulated import SimulatedRunner
 from cyxnode.protocol.ports import SegmentDone, TrainEvent
 from executor_tasks import small_task
@@ -35,3 +38,12 @@ def test_class_follows_from_its_name() -> None:
 def test_it_imports_no_torch() -> None:
     script = "import sys, cyxnode.executor.simulated as s; s.SimulatedRunner(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
+
+
+def test_no_real_class_is_a_simulated_one() -> None:
+    """A class is the digest of its description, and what computes stands in it: never "simulated" in a real one."""
+    real = describe_class(torch.device("cpu"))
+    pretended = SimulatedRunner(class_name=class_digest(real).hex())
+    assert pretended.execution_class != class_digest(real)
+    assert real["compute"] == "cpu" and pretended.description["compute"] == "simulated"
+    assert pretended.execution_class == class_digest({"compute": "simulated", "name": class_digest(real).hex()})
