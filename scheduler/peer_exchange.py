@@ -182,7 +182,9 @@ class PeerExchange:
         known, or some are wanted by name."""
         connected, alive = self.presence.wire.transport.connected(), self.presence.alive(execution_class or None)
         order = self._rotated(sorted(alive, key=self._nearness))
-        asked = sorted(order, key=lambda node: node not in connected)[:SURVEY_NODES]
+        # Who has heard nobody for a while takes all for dead. Those that it is connected to know better.
+        order += self._rotated(sorted(connected - self._roots - alive.keys(), key=self._nearness))
+        asked = sorted(order, key=lambda node: (node not in alive, node not in connected))[:SURVEY_NODES]
         self._surveyed_at_s[execution_class] = trio.current_time()
         names = tuple(wanted)
         with trio.move_on_after(PROBE_TIMEOUT_S):
