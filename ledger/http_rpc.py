@@ -132,9 +132,12 @@ class HttpRpc:
         """See FaucetRpc."""
         return await self._call("cyx_requestTokens", [base58(address), micro_cyx], str)
 
-    async def signatures(self, address: bytes, *, limit: int, before: str | None = None) -> list[dict[str, Any]]:
-        """See HistoryRpc."""
-        options = {"limit": limit, "commitment": "confirmed", **({"before": before} if before else {})}
+    async def signatures(
+        self, address: bytes, *, limit: int, before: str | None = None, until: str | None = None
+    ) -> list[dict[str, Any]]:
+        """See HistoryRpc. Without `until` and what is older."""
+        bounds = {name: value for name, value in (("before", before), ("until", until)) if value}
+        options = {"limit": limit, "commitment": "confirmed", **bounds}
         return await self._call("getSignaturesForAddress", [base58(address), options], list[dict[str, Any]])
 
     async def transaction(self, signature: str) -> dict[str, Any] | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import Any
 
 from solders.account import Account
 from solders.instruction import CompiledInstruction
 from solders.message import MessageV0
+from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
+from ..protocol.errors import RemoteError
 from ..protocol.units import base58
 from .escrow_layout import TOKEN_PROGRAM
 from .history import TokenBalance, TransactionRecord
@@ -116,6 +118,37 @@ def transaction_json(record: TransactionRecord, encoding: str) -> Json:
         "slot": record.slot, "blockTime": record.unix_s, "transaction": written, "meta": meta,
         "version": 0 if versioned else "legacy",
     }  # fmt: skip
+
+
+def transaction_record(signature: str, answer: Json) -> TransactionRecord:
+    """The transaction of an answer of getTransaction in base64; RemoteError when it is not one."""
+    try:
+        raw, meta = b64decode(answer["transaction"][0], validate=True), answer["meta"]
+        loaded = meta.get("loadedAddresses") or {"writable": [], "readonly": []}
+        keys = [bytes(key) for key in VersionedTransaction.from_bytes(raw).message.account_keys]
+        keys += [bytes(Pubkey.from_string(text)) for text in (*loaded["writable"], *loaded["readonly"])]
+        return TransactionRecord(
+            signature=signature,
+            slot=int(answer["slot"]),
+            unix_s=int(answer["blockTime"] or 0),
+            error=json.dumps(meta["err"]) if meta["err"] else "",
+            fee=int(meta["fee"]),
+            units=int(meta.get("computeUnitsConsumed") or 0),
+            raw=raw,
+            logs=[str(line) for line in meta.get("logMessages") or ()],
+            addresses=keys,
+            lamports_before=[int(lamports) for lamports in meta["preBalances"]],
+            lamports_after=[int(lamports) for lamports in meta["postBalances"]],
+            tokens_before=[_balance(one) for one in meta.get("preTokenBalances") or ()],
+            tokens_after=[_balance(one) for one in meta.get("postTokenBalances") or ()],
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise RemoteError(f"transaction {signature[:12]} is not written as Solana's RPC does: {error}") from None
+
+
+def _balance(written: Json) -> TokenBalance:
+    mint, owner = (bytes(Pubkey.from_string(written[name])) for name in ("mint", "owner"))
+    return TokenBalance(int(written["accountIndex"]), mint, owner, int(written["uiTokenAmount"]["amount"]))
 
 
 def _message(transaction: VersionedTransaction) -> Json:

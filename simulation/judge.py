@@ -6,6 +6,7 @@ in this process holds, in real ones a reader shows it what a chain says over JSO
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -34,9 +35,8 @@ LAWS = {
 """The invariants in a few words, and 0 for a world that broke down."""
 REFUND_PATIENCE_S = 60
 """How long after its refund time a requester that lives may take to fetch the money."""
-_SIGNATURE_BYTES = 14
-"""Of the offsets that the Ed25519 precompile reads for each signature: seven u16."""
-_KEY_AT = 4
+_OFFSETS = struct.Struct("<7H")
+"""Where the Ed25519 precompile finds signature, key and message (with its size), each with an instruction's index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +142,22 @@ def gained(record: TransactionRecord, owner: bytes) -> int:
     return _held(mine[0]) - _held(mine[1])
 
 
-def precompile_signers(raw: bytes) -> set[bytes]:
-    """The keys whose signatures the Ed25519 precompile verified in a transaction that landed."""
-    message, keys = VersionedTransaction.from_bytes(raw).message, set()
-    for instruction in message.instructions:
-        if message.account_keys[instruction.program_id_index] != ED25519_PRECOMPILE:
+def precompile_signatures(raw: bytes) -> list[tuple[bytes, bytes]]:
+    """(key, message) of each signature that the Ed25519 precompile verified in a transaction that landed."""
+    transaction, found = VersionedTransaction.from_bytes(raw).message, []
+    for instruction in transaction.instructions:
+        if transaction.account_keys[instruction.program_id_index] != ED25519_PRECOMPILE:
             continue
         data = bytes(instruction.data)
         for number in range(data[0]):
-            at = 2 + _SIGNATURE_BYTES * number + _KEY_AT
-            key_at = int.from_bytes(data[at : at + 2], "little")
-            keys.add(data[key_at : key_at + 32])
-    return keys
+            _, _, key_at, _, message_at, size, _ = _OFFSETS.unpack_from(data, 2 + _OFFSETS.size * number)
+            found.append((data[key_at : key_at + 32], data[message_at : message_at + size]))
+    return found
+
+
+def precompile_signers(raw: bytes) -> set[bytes]:
+    """The keys of `precompile_signatures`."""
+    return {key for key, _ in precompile_signatures(raw)}
 
 
 def _held(tokens: Iterable[TokenBalance]) -> int:

@@ -79,28 +79,6 @@ async def test_1_tokens_out_of_nowhere(autojump_clock: object) -> None:
     assert broken(auditor) == [1]
 
 
-async def test_2_more_than_the_budget_and_a_second_payment(autojump_clock: object) -> None:
-    async with small_world() as (_, auditor):
-        auditor.judge.check_job(job())
-        auditor.judge.check_job(job())
-        assert broken(auditor) == []
-        auditor.judge.check_job(job(paid=MicroCyx(90)))
-        auditor.judge.check_job(job(paid=MicroCyx(90), worker=REQUESTER[:31] + b"x"))
-        auditor.judge.check_job(job(job=JobId(b"k" * 32), paid=MicroCyx(101)))
-        auditor.judge.check_job(job(job=JobId(b"l" * 32), units_paid=11))
-    assert broken(auditor) == [2, 2, 2]
-
-
-async def test_3_a_payment_without_a_quorum(autojump_clock: object) -> None:
-    async with small_world() as (_, auditor):
-        auditor.judge.check_payment(job(), set(MEMBERS[:2]))
-        assert broken(auditor) == []
-        auditor.judge.check_payment(job(), {MEMBERS[0], WORKER, REQUESTER})
-        auditor.judge.check_job(job(job=JobId(b"k" * 32), fee_mask=0b100))
-        auditor.judge.check_job(job(job=JobId(b"l" * 32), worker=MEMBERS[2]))
-    assert broken(auditor) == [3, 3, 3]
-
-
 async def test_4_an_honest_node_loses_its_stake(autojump_clock: object) -> None:
     async with small_world(2) as (world, auditor):
         honest, cheater = world.peers
@@ -124,16 +102,6 @@ async def test_5_a_job_without_an_end(autojump_clock: object) -> None:
         auditor.judge.check_job(hanging)
         auditor.final([JobRecord(7, "requester", 0.0)])
     assert broken(auditor) == [5, 5]
-
-
-async def test_6_money_that_does_not_come_back(autojump_clock: object) -> None:
-    async with small_world() as (_, auditor):
-        auditor.judge.check_refund(job(), 20)
-        auditor.judge.check_refund(job(), 23)
-        assert broken(auditor) == []
-        auditor.judge.check_refund(job(), 19)
-        auditor.judge.check_refund(job(), 24)
-    assert broken(auditor) == [6, 6]
 
 
 async def test_7_a_queue_without_a_bound(autojump_clock: object) -> None:
