@@ -90,9 +90,8 @@ class Plan:
         parts = [
             f"cyxnode sim run --seed {self.seed} --peers {self.peers} --minutes {self.minutes:g} --jobs {self.jobs}",
             f"--requesters {self.requesters} --classes {self.classes} --faults {self.faults} --k {self.k}",
-            f"--cheaters {self.cheaters * 100:g}%",
+            f"--haste {self.haste:g} --cheaters {self.cheaters * 100:g}%",
         ]
-        parts += [f"--haste {self.haste:g}"] if self.haste != 1 else []
         parts += [f"--cheat {name}" for name in self.cheats]
         parts += [f"--drop {number}" for number in self.drop]
         return " ".join(parts)

@@ -19,7 +19,7 @@ from ..ledger.direct_rpc import DirectRpc
 from ..protocol.units import base58
 from .cheaters import Ending, Score, tally
 from .desk import JobRecord
-from .faults import play
+from .faults import VirtualStage, play
 from .invariants import Auditor
 from .judge import Violation
 from .market import populate
@@ -89,7 +89,7 @@ async def _main(plan: Plan, jobs: list[JobRecord]) -> Run:
         auditor = Auditor(world)
         world.nursery.start_soon(auditor.watch)
         with trio.move_on_after(plan.minutes * 60 + WIND_DOWN_S * 10):
-            await play(world, desks, schedule(plan), jobs)
+            await play(VirtualStage(world), desks, schedule(plan), jobs)
             await trio.sleep_until(plan.minutes * 60)
         await trio.sleep(WIND_DOWN_S / 10)
         auditor.final(jobs)

@@ -62,8 +62,3 @@ def test_pauses_leave_the_other_troubles_as_they_are() -> None:
 def test_a_dropped_happening_is_the_only_one_that_is_gone() -> None:
     whole = schedule(HARSH)
     assert schedule(replace(HARSH, drop=(2, 4))) == [one for one in whole if one.number not in (2, 4)]
-
-
-def test_the_command_names_haste_only_where_there_is_some() -> None:
-    assert "--haste" not in HARSH.command()
-    assert "--haste 2.5" in replace(HARSH, haste=2.5).command()
