@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,8 @@ class ChildFailed(CyxError):
 
 @asynccontextmanager
 async def open_child(name: str, arguments: list[str], home: Path, log_level: str = "info") -> AsyncIterator[Child]:
-    """Run `cyxnode ARGUMENTS --json --until-stdin-closes` while the context is open; entered once it is ready."""
+    """Run `cyxnode ARGUMENTS --json --until-stdin-closes` while the context is open; entered once it is ready. It leads
+    a process group of its own, which can be killed or stopped as one."""
     log = home / f"{name}.log"
     try:
         sink = log.open("wb")
@@ -83,6 +84,37 @@ async def _ready_line(name: str, process: subprocess.Popen[bytes], log: Path) ->
     return facts
 
 
+def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a child and whatever it has started; nothing when it has ended."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+@asynccontextmanager
+async def stopped(process: subprocess.Popen[bytes]) -> AsyncIterator[None]:
+    """A child stands still while the context is open, and with it whatever it has started.
+
+    The signals come from a process of their own, which waits for the end of its standard input: when this process
+    dies, even by SIGKILL, the child goes on, finds its own standard input closed, and ends.
+    """
+    script = 'kill -s STOP -- "-$0"; read -r _; kill -s CONT -- "-$0"'
+    keeper = subprocess.Popen(  # noqa: ASYNC220 - it is there before it returns, and that is all that is waited for
+        ["/bin/sh", "-c", script, str(process.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        assert keeper.stdin is not None
+        keeper.stdin.close()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(keeper.wait)
+
+
 def last_error(log: Path) -> str:
     """The last line of a log, which is where a command says why it ended."""
     lines = log.read_text(errors="replace").strip().splitlines()
@@ -94,10 +126,11 @@ async def stop(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         process.stdin.close()
     process.terminate()
+    signal_group(process, signal.SIGCONT)  # one that stands still would not hear of it
     try:
         await trio.to_thread.run_sync(partial(process.wait, timeout=STOP_TIMEOUT_S))
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        signal_group(process, signal.SIGKILL)
         process.wait()
     if process.stdout is not None:
         process.stdout.close()

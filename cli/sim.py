@@ -12,15 +12,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..protocol.errors import LocalError
 from ..simulation.plan import PROFILES, Plan
 
-INVARIANT_VIOLATED = 8
+INVARIANT_VIOLATED, INTERRUPTED = 8, 130
+REAL_DEFAULTS = {"peers": 8, "minutes": 2.0, "jobs": 4, "requesters": 2, "haste": 5.0}
+"""Real time is dear: a few nodes, two minutes, and trouble five times as often."""
 PEERS_MAX = 5_000
 SEEDS_MAX = 1_000_000
 SEED_MAX = 2**53
@@ -96,8 +100,8 @@ def _interruptible() -> None:
 class Progress:
     """One line on standard error: on a terminal rewritten each second, else a new one every ten."""
 
-    def __init__(self, total_s: float) -> None:
-        self._total_s, self._last, self._open = total_s, time.monotonic(), False
+    def __init__(self, total_s: float, kind: str = "virtual ") -> None:
+        self._total_s, self._kind, self._last, self._open = total_s, kind, time.monotonic(), False
         self._every_s = 1.0 if sys.stderr.isatty() else 10.0
 
     def tell(self, text: str) -> None:
@@ -109,7 +113,7 @@ class Progress:
 
     def world(self, virtual_s: float, jobs: int) -> None:
         """How far one world is."""
-        self.tell(f"{virtual_s:8.1f} of about {self._total_s:.0f} virtual s   {jobs} jobs ended")
+        self.tell(f"{virtual_s:8.1f} of about {self._total_s:.0f} {self._kind}s   {jobs} jobs ended")
 
     def end(self) -> None:
         """Leave the line."""
@@ -128,23 +132,36 @@ def sim() -> None:
 @click.option("--drop", multiple=True, type=click.IntRange(0, 1_000_000), help="Leave a happening out, by its number.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a report with plots.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def run_world(seed: int, plan_of: Callable[..., Plan], drop: tuple[int, ...], html: Path | None, as_json: bool) -> int:
+@click.option("--real", is_flag=True, help="With processes over libp2p, in real time; see docs/simulation.md.")
+@click.option("--torch", is_flag=True, help="With --real: nodes train with torch, instead of pretending to.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path, file_okay=False), help="With --real: leave logs and journals there."
+)
+def run_world(
+    seed: int,
+    plan_of: Callable[..., Plan],
+    drop: tuple[int, ...],
+    html: Path | None,
+    as_json: bool,
+    real: bool,
+    torch: bool,
+    keep: Path | None,
+) -> int:
     """Play one world; the same seed and code give the same trace. Exit code 8: an invariant was violated."""
     from rich.console import Console
 
     from ..simulation.html_report import html_of
-    from ..simulation.process import Worlds
     from ..simulation.report import brief
     from ..simulation.terminal import show_report, show_violations
 
-    _interruptible()
     if html is not None and not html.absolute().parent.is_dir():
         raise LocalError(f"{html.parent} is no folder", field="html", fix="make it, or choose another")
+    if (torch or keep is not None) and not real:
+        raise LocalError("is of real worlds alone", field="torch" if torch else "keep", fix="give --real, too")
     plan = plan_of(seed, drop)
-    progress = Progress(plan.minutes * 60)
-    with Worlds() as worlds:
-        report = worlds.play(plan, progress.world)
-    progress.end()
+    report = _real(plan, torch, keep) if real else _virtual(plan)
+    if report is None:
+        return INTERRUPTED
     if html is not None and "details" in report:
         html.write_text(html_of(report), encoding="utf-8")
         click.echo(f"wrote {html}", err=True)
@@ -156,6 +173,40 @@ def run_world(seed: int, plan_of: Callable[..., Plan], drop: tuple[int, ...], ht
     else:
         show_report(Console(), report)
     return INVARIANT_VIOLATED if violated else 0
+
+
+def _virtual(plan: Plan) -> dict[str, Any]:
+    from ..simulation.process import Worlds
+
+    _interruptible()
+    progress = Progress(plan.minutes * 60)
+    with Worlds() as worlds:
+        report = worlds.play(plan, progress.world)
+    progress.end()
+    return report
+
+
+def _real(plan: Plan, torch: bool, keep: Path | None) -> dict[str, Any] | None:
+    """None when it was interrupted. Logs and journals stay where they are wanted, and where something went wrong."""
+    from ..simulation.real_report import real_report
+    from .sim_real import check_real, open_home, play_real
+
+    plan = as_real(plan)
+    check_real(plan, torch=torch)
+    progress = Progress(plan.minutes * 60, "")
+    with open_home(keep) as home:
+        code, run = play_real(plan, home.path, torch=torch, tell=progress.world)
+        progress.end()
+        home.keep |= bool(run.violations)
+        run.kept = str(home.path) if home.keep else ""
+    return None if code == INTERRUPTED else real_report(run)
+
+
+def as_real(plan: Plan) -> Plan:
+    """A plan whose fields that nobody chose are those of real worlds."""
+    given = click.get_current_context().get_parameter_source
+    changes = {name: value for name, value in REAL_DEFAULTS.items() if given(name) is ParameterSource.DEFAULT}
+    return replace(plan, **changes)  # type: ignore[arg-type]
 
 
 @sim.command("sweep")

@@ -55,6 +55,7 @@ def report_of(run: Run) -> Report:
     messages = sum(node.messages for node in run.nodes)
     volume = sum(node.volume for node in run.nodes)
     return {
+        "mode": "virtual",
         "seed": run.plan.seed,
         "trace_hash": run.trace.digest(),
         "jobs": len(jobs),

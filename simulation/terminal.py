@@ -19,7 +19,11 @@ def show_report(console: Console, report: Report) -> None:
         _show_times(console, report)
         if report["cheats"]:
             _show_cheats(console, report)
-        _show_costs(console, report)
+        if report["mode"] == "virtual":
+            _show_costs(console, report)
+        else:
+            console.print(f"Gini of earnings {report['gini']:.2f}", highlight=False)
+            _show_checks(console, report)
     show_violations(console, report)
 
 
@@ -29,8 +33,14 @@ def show_violations(console: Console, report: Report) -> None:
     if report["invariants_violated"]:
         console.print("replay with", highlight=False)
         console.print(f"  {report['command']}", highlight=False, soft_wrap=True, markup=False)
+        if report.get("virtual_command"):
+            console.print("the same schedule in virtual time", highlight=False)
+            console.print(f"  {report['virtual_command']}", highlight=False, soft_wrap=True, markup=False)
     else:
-        console.print("[green]ok[/]  every invariant held", highlight=False)
+        real = report.get("mode") == "real"
+        console.print(f"[green]ok[/]  every invariant {'that was checked ' if real else ''}held", highlight=False)
+    if report.get("kept"):
+        console.print(f"logs and journals are in {escape(report['kept'])}", highlight=False, soft_wrap=True)
 
 
 def show_sweep(console: Console, totals: Report) -> None:
@@ -73,15 +83,24 @@ def _grid(title: str, *headings: str) -> Table:
 
 def _show_market(console: Console, report: Report) -> None:
     phases = ", ".join(f"{count} {phase}" for phase, count in report["phases"].items()) or "none"
-    console.print(
-        f"seed {report['seed']}  trace {report['trace_hash'][:16]}  {report['virtual_seconds']:g} virtual s"
-        f" in {report['cpu_seconds']:.1f} CPU s",
-        highlight=False,
+    where = (
+        f"trace {report['trace_hash'][:16]}  {report['virtual_seconds']:g} virtual s"
+        if report["mode"] == "virtual"
+        else f"real processes  {report['seconds']:g} s"
     )
+    console.print(f"seed {report['seed']}  {where} in {report['cpu_seconds']:.1f} CPU s", highlight=False)
     console.print(
         f"jobs {report['jobs']}: {report['paid']} paid, {report['refunded']} refunded{_unfinished(report)}  ({phases})",
         highlight=False,
     )
+
+
+def _show_checks(console: Console, report: Report) -> None:
+    """How each law was looked at from outside, and which was not."""
+    events = ", ".join(f"{count} {kind}" for kind, count in report["troubles"].items()) or "none"
+    console.print(f"troubles: {events}", highlight=False)
+    for number, how in report["checks"].items():
+        console.print(f"[dim]law {number}[/]  {escape(how)}", highlight=False, soft_wrap=True)
 
 
 def _unfinished(report: Report) -> str:
@@ -89,7 +108,8 @@ def _unfinished(report: Report) -> str:
 
 
 def _show_times(console: Console, report: Report) -> None:
-    table = _grid("time from submission (virtual ms)", "", "jobs", "p50", "p90", "p99")
+    kind = "virtual ms" if report["mode"] == "virtual" else "ms"
+    table = _grid(f"time from submission ({kind})", "", "jobs", "p50", "p90", "p99")
     for name, field in (("award", "time_to_award_ms"), ("claim", "time_to_claim_ms"), ("paid", "time_to_paid_ms")):
         marks = report[field]
         table.add_row(name, str(marks["count"]), *(_number(marks[at]) for at in ("p50", "p90", "p99")))
