@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -68,6 +69,7 @@ def run(
     async def serve() -> None:
         from ..scheduler.context import NodeSettings
         from ..scheduler.node import open_node
+        from ..simulation.plan import REAL_MFLOP_PER_S
         from .compose import Place, open_ports, parse_listen, program_id
 
         host, port = parse_listen(listen)
@@ -79,6 +81,8 @@ def run(
             stake=stake_micro,
             provider=not verify_only,
         )
+        if simulated_runner is not None:
+            settings = replace(settings, mflop_per_s=REAL_MFLOP_PER_S)
         async with (
             open_ports(pair, folder, place, faucet=faucet) as ports,
             _open_runner(simulated_runner, sandbox, device) as runner,
@@ -110,9 +114,9 @@ async def _open_runner(simulated: str | None, sandbox: str, device: str) -> Asyn
             yield runner
         return
     from ..executor.simulated import SimulatedRunner
-    from ..simulation.plan import SECONDS_PER_STEP
+    from ..simulation.plan import MFLOP_PER_STEP, REAL_MFLOP_PER_S
 
-    stand_in = SimulatedRunner(SECONDS_PER_STEP, class_name=simulated)
+    stand_in = SimulatedRunner(MFLOP_PER_STEP / REAL_MFLOP_PER_S, class_name=simulated)
     log.warning(
         "SIMULATED RUNNER: this node trains nothing, and is of a class of its own",
         execution_class=stand_in.execution_class.hex(),

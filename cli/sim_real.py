@@ -29,7 +29,7 @@ from ..simulation.desk import WAN_WINDOW_MS, simulated_order
 from ..simulation.faults import play
 from ..simulation.invariants import DEATH_PATIENCE_S
 from ..simulation.judge import Violation
-from ..simulation.plan import Plan, schedule
+from ..simulation.plan import REAL_MFLOP_PER_S, Plan, schedule
 from ..simulation.postmortem import Found, check_journals, check_logs
 from ..simulation.real_report import NOT_CHECKED, RealRun
 from .demo import example_order
@@ -94,7 +94,11 @@ def play_real(plan: Plan, home: Path, *, torch: bool, tell: Tell) -> tuple[int, 
     Nodes train with `torch`, or else pretend to. `tell` hears of (seconds, jobs ended).
     """
     run = RealRun(plan, torch=torch)
-    order = trained_order(plan) if torch else partial(simulated_order, plan, work_seconds=WORK_SECONDS)
+    order = (
+        trained_order(plan)
+        if torch
+        else partial(simulated_order, plan, work_seconds=WORK_SECONDS, mflop_per_s=REAL_MFLOP_PER_S)
+    )
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     began_s, cpu_began_s = time.monotonic(), _cpu_seconds()
     with _logs_to(home / REQUESTERS_LOG):

@@ -70,8 +70,10 @@ class Desk:
                 self.tell("job", f"{record.number} error {error}")
 
 
-def simulated_order(plan: Plan, number: int, blobs: Blobs, work_seconds: int = WORK_SECONDS) -> JobOrder:
-    """A job for simulated runners that follows from the seed and its number: `job_steps` steps of SECONDS_PER_STEP."""
+def simulated_order(
+    plan: Plan, number: int, blobs: Blobs, work_seconds: int = WORK_SECONDS, mflop_per_s: int = MFLOP_PER_S
+) -> JobOrder:
+    """A job for simulated runners that follows from the seed and its number: `job_steps` steps of MFLOP_PER_STEP."""
     rng = Random(f"{plan.seed}/job/{number}")
     steps = job_steps(plan, number)
     data = blobs.put(rng.randbytes(64))
@@ -95,7 +97,7 @@ def simulated_order(plan: Plan, number: int, blobs: Blobs, work_seconds: int = W
         spec=spec,
         budget=10 * MICRO,  # type: ignore[arg-type]
         work_mflop=steps * MFLOP_PER_STEP,
-        mflop_per_s=MFLOP_PER_S,
+        mflop_per_s=mflop_per_s,
         unsandboxed_ok=True,
         k=plan.k,  # type: ignore[arg-type]
         work_seconds=work_seconds,

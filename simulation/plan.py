@@ -60,6 +60,8 @@ MFLOP_PER_S = 5_000
 """What every node does, and quotes."""
 SECONDS_PER_STEP = MFLOP_PER_STEP / MFLOP_PER_S
 """Virtual seconds of one training step, so that a job lasts as long as it is quoted."""
+REAL_MFLOP_PER_S = 25_000
+"""The same for nodes of real worlds that pretend to train: real time is dear, so their jobs last 2 to 12 seconds."""
 WARM_UP_S = 5.0
 """Virtual seconds before the first job and the first fault."""
 WIND_DOWN_S = 150.0
