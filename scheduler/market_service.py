@@ -78,11 +78,18 @@ class MarketService:
         return Load("busy" if running else "idle", 0, running, 0)
 
     def node_died(self, node: NodeId) -> None:
-        """Presence lost a node: its jobs need not wait for their deadline."""
+        """Presence lost a node: its jobs need not wait for their deadline, nor members for its verdict."""
         now_ms = self.context.wire.clock.monotonic_ms()
         for room in list(self.rooms.by_job.values()):
-            if room.case is not None and room.awarded is not None and room.awarded.certified.winner == node:
+            if room.awarded is None:
+                continue
+            if room.case is not None and room.awarded.certified.winner == node:
                 room.case.apply(verification.WorkerLost("the worker's heartbeats stopped", now_ms))
+            if node in room.awarded.terms.committee:
+                if room.case is not None:
+                    room.case.apply(verification.MemberLost(node, now_ms))
+                if room.work is not None:
+                    room.work.lost.add(node)
 
     def may_read_states(self, job: JobId, peer: NodeId) -> bool:
         """Committee members read the states of a job that we worked on."""

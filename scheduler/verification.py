@@ -38,6 +38,7 @@ from .verification_events import Effect as Effect
 from .verification_events import Finding as Finding
 from .verification_events import FindingRevealed as FindingRevealed
 from .verification_events import GiveUp as GiveUp
+from .verification_events import MemberLost as MemberLost
 from .verification_events import OutcomeSeen as OutcomeSeen
 from .verification_events import ProposeSettlement as ProposeSettlement
 from .verification_events import ReplayDisputed as ReplayDisputed
@@ -81,6 +82,8 @@ def step(case: Case, stimulus: Stimulus) -> Step:
             if case.phase in (Phase.AWARDED, Phase.RUNNING):
                 return _fail_for_silence(case, reason, now_ms)
             return case, []
+        case MemberLost(member, now_ms):
+            return _ask_if_ready(replace(case, lost=case.lost | {member}), now_ms)
         case ClaimReceived(result_hash, failure, now_ms, unserved):
             if case.phase not in (Phase.AWARDED, Phase.RUNNING):
                 return case, []
@@ -186,7 +189,8 @@ def _ask_if_ready(case: Case, now_ms: int) -> Step:
     if case.phase is not Phase.COMMITTED or case.asked_opening:
         return case, []
     waited = now_ms >= case.since_ms + VERDICT_COMMIT_WAIT_MS
-    if len(case.commits) < (case.terms.m if waited else len(case.terms.committee)):
+    awaited = set(case.terms.committee) - case.commits.keys() - case.lost
+    if len(case.commits) < case.terms.m or (awaited and not waited):
         return case, []
     return replace(case, asked_opening=True, since_ms=now_ms), [AskOpening(tuple(case.commits.values()))]
 

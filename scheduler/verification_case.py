@@ -53,6 +53,8 @@ class Case:
     result_hash: bytes = NO_RESULT
     own: Finding | None = None
     commits: Mapping[NodeId, bytes] = field(default_factory=dict)
+    lost: frozenset[NodeId] = frozenset()
+    """Members that died since the award."""
     opened: bool = False
     asked_opening: bool = False
     findings: Mapping[NodeId, Finding] = field(default_factory=dict)

@@ -42,6 +42,14 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberLost:
+    """Presence takes a member for dead: nobody waits for its verdict any longer."""
+
+    member: NodeId
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimReceived:
     """`failure` is the worker's own message when it reports that it failed; `unserved` that it blames the requester."""
 
@@ -165,7 +173,7 @@ class GiveUp:
 
 
 Stimulus = (
-    WorkerStarted | WorkerLost | ClaimReceived | TaskSought | SamplesReplayed | CommitReceived | TracesOpened
+    WorkerStarted | WorkerLost | MemberLost | ClaimReceived | TaskSought | SamplesReplayed | CommitReceived | TracesOpened
     | FindingRevealed | DisputeReplayed | SegmentAccused | OutcomeSeen | TimePassed
 )  # fmt: skip
 Effect = ReplaySamples | SeekTask | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeSettlement | GiveUp

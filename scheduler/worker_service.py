@@ -49,6 +49,8 @@ class WorkRun:
     claim: Signed[ResultClaim] | None = None
     claimed_at_ms: int = 0
     over: bool = False
+    lost: set[NodeId] = field(default_factory=set)
+    """Members that died since the award: nobody waits for their verdicts."""
     _result: ResultClaim | None = None
     _spec: TrainSpec | None = None
     _transcript: Transcript = field(default_factory=lambda: Transcript(b""))
@@ -150,7 +152,7 @@ class WorkRun:
     # serving --------------------------------------------------------------------------------------------------------
 
     async def open_traces(self, signed: Signed[OpenRequest]) -> Opening:
-        """Open once all verdicts are sealed, or after VERDICT_COMMIT_WAIT_MS once m are."""
+        """Open once the verdicts of all members that live are sealed, or after VERDICT_COMMIT_WAIT_MS once m are."""
         terms = self.awarded.terms
         terms.member(signed.sender)
         if self.claim is None:
@@ -161,9 +163,10 @@ class WorkRun:
             if commit.message.job == self.job:
                 members.add(terms.member(commit.sender))
         waited = self.context.wire.clock.monotonic_ms() >= self.claimed_at_ms + VERDICT_COMMIT_WAIT_MS
-        needed = terms.m if waited else len(terms.committee)
-        if len(members) < needed:
-            raise Refusal(f"{NOT_YET}{len(members)} of {needed} verdicts are sealed")
+        awaited = 0 if waited else len(set(terms.committee) - members - self.lost)
+        if len(members) < terms.m or awaited:
+            missing = max(awaited, terms.m - len(members))
+            raise Refusal(f"{NOT_YET}{len(members)} verdicts are sealed, {missing} are missing")
         return self._transcript.opening(terms)
 
     async def give_spec(self, signed: Signed[SpecRequest]) -> SpecAnswer:

@@ -9,7 +9,7 @@ import trio
 
 from cheating_runners import AccusingRunner, HonestRunner, SkippingRunner
 from cyxnode.executor.simulated import SimulatedRunner
-from cyxnode.protocol.limits import MICRO
+from cyxnode.protocol.limits import DEAD_AFTER_MS, HEARTBEAT_INTERVAL_MS, MICRO
 from cyxnode.protocol.messages import VerdictCommit, VerdictReveal
 from cyxnode.protocol.receipt import verify_receipt
 from cyxnode.protocol.units import JobId, NodeId, base58
@@ -47,6 +47,10 @@ async def test_one_dead_member_of_three_changes_nothing_but_the_time(autojump_cl
         assert result.receipt is not None
         assert verify_receipt(result.receipt)
         assert len(result.receipt["verified_by"]) == 2
+        timeline = result.receipt["timeline_ms"]
+        assert timeline["settled"] - timeline["claimed"] < DEAD_AFTER_MS + HEARTBEAT_INTERVAL_MS, (
+            "as long as a death takes"
+        )
 
 
 async def test_without_a_quorum_everything_comes_back_at_the_refund_time(autojump_clock: object) -> None:

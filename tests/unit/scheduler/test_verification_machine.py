@@ -113,6 +113,18 @@ def test_traces_are_asked_for_once_all_verdicts_are_sealed_or_m_of_them_after_th
     assert effects == [machine.AskOpening((b"m", b"a"))]
 
 
+def test_nobody_waits_for_the_verdict_of_a_dead_member() -> None:
+    case, _ = feed(replaying(), machine.MemberLost(B, 150), machine.SamplesReplayed(True, -1, "", 200))
+    case, effects = feed(case, machine.CommitReceived(ME, b"m", 201))
+    assert not effects, "one verdict is no quorum"
+    _, effects = feed(case, machine.CommitReceived(A, b"a", 202))
+    assert effects == [machine.AskOpening((b"m", b"a"))]
+    case, _ = feed(replaying(), machine.SamplesReplayed(True, -1, "", 200))
+    case, effects = feed(case, *(machine.CommitReceived(node, b"c", 201) for node in (ME, A)))
+    assert not effects
+    assert feed(case, machine.MemberLost(B, 300))[1] == [machine.AskOpening((b"c", b"c"))]
+
+
 def test_a_verdict_sealed_after_the_traces_were_asked_for_is_too_late() -> None:
     case = revealed(commits=(ME, A))
     assert set(feed(case, machine.CommitReceived(B, b"b", 70_000))[0].commits) == {ME, A}
