@@ -173,7 +173,7 @@ class GiveUp:
 
 
 Stimulus = (
-    WorkerStarted | WorkerLost | MemberLost | ClaimReceived | TaskSought | SamplesReplayed | CommitReceived | TracesOpened
-    | FindingRevealed | DisputeReplayed | SegmentAccused | OutcomeSeen | TimePassed
+    WorkerStarted | WorkerLost | MemberLost | ClaimReceived | TaskSought | SamplesReplayed | CommitReceived
+    | TracesOpened | FindingRevealed | DisputeReplayed | SegmentAccused | OutcomeSeen | TimePassed
 )  # fmt: skip
 Effect = ReplaySamples | SeekTask | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeSettlement | GiveUp
