@@ -24,7 +24,11 @@ def chain() -> None:
 @home_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
 @click.option(
-    "--port", default=CHAIN_PORT, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one."
+    "--port",
+    default=CHAIN_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 takes any free one; the next port serves websockets.",
 )
 @click.option("--in-memory", is_flag=True, help="Forget everything at the end.")
 @click.option(
@@ -34,9 +38,17 @@ def chain() -> None:
     show_default="31 days",
     help="Seconds for which stakes stay liable on a new chain; no job may last longer.",
 )
+@click.option("--bare", is_flag=True, help="Leave the escrow program out, for `cyxnode chain deploy`.")
 @ready_options
 def run_chain(
-    home: Path, host: str, port: int, in_memory: bool, unbonding: int | None, as_json: bool, until_stdin_closes: bool
+    home: Path,
+    host: str,
+    port: int,
+    in_memory: bool,
+    unbonding: int | None,
+    bare: bool,
+    as_json: bool,
+    until_stdin_closes: bool,
 ) -> None:
     """Serve a local chain: LiteSVM behind Solana's JSON-RPC, with the escrow program, CYX and a faucet."""
     from ..ledger.addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
@@ -45,13 +57,14 @@ def run_chain(
     async def serve() -> None:
         async with trio.open_nursery() as nursery:
             data_dir = None if in_memory else home
-            url = await nursery.start(partial(serve_chain, host, port, data_dir, unbonding_s=unbonding))
+            serving = partial(serve_chain, host, port, data_dir, unbonding_s=unbonding, bare=bare)
+            url = await nursery.start(serving)
             program, mint = base58(LOCAL_PROGRAM_ID), base58(LOCAL_MINT)
             say_ready(
                 as_json,
-                f"chain ready at {url}\n  escrow program {program}\n  CYX mint {mint}",
+                f"chain ready at {url}\n  escrow program {'none' if bare else program}\n  CYX mint {mint}",
                 url=url,
-                program=program,
+                program=None if bare else program,
                 mint=mint,
             )
 

@@ -1,4 +1,4 @@
-"""What `cyxnode chain run` runs: the cluster, its genesis, a ticker of 400 ms slots, and the RPC server."""
+"""What `cyxnode chain run` runs: the cluster, its genesis, a ticker of 400 ms slots, RPC and pub/sub servers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from ..protocol.units import base58
 from .addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
 from .cluster import LocalCluster
 from .genesis import ensure_genesis
+from .pubsub_server import serve_pubsub
 from .rpc_methods import RpcMethods
-from .rpc_server import open_rpc_listeners, serve_rpc
+from .rpc_server import open_port_pair, serve_rpc
+from .subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -32,21 +34,24 @@ async def serve_chain(
     data_dir: Path | None,
     *,
     unbonding_s: int | None = None,
+    bare: bool = False,
     task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a local chain until cancelled; starts with the URL once nodes can register.
 
-    `data_dir` None forgets everything at the end; port 0 picks a free one; `unbonding_s` as in `ensure_genesis`.
-    LocalError names `port`, `host` or `data dir` when one of them cannot be had.
+    `data_dir` None forgets everything at the end; port 0 picks a free one, and the next one serves websockets; a `bare`
+    chain has the mint but no escrow program; `unbonding_s` as in `ensure_genesis`. LocalError names
+    `port`, `host` or `data dir` when it cannot be had.
     """
     began = time.monotonic()
     path = data_dir / "chain" if data_dir is not None else None
     cluster = LocalCluster(os.urandom, now_unix_s=_wall_unix_s(), path=path)
     try:
-        await ensure_genesis(cluster, unbonding_s=unbonding_s)
-        listeners, bound = await open_rpc_listeners(host, port)
+        await ensure_genesis(cluster, unbonding_s=unbonding_s, bare=bare)
+        (listeners, bound), (socket_listeners, _) = await open_port_pair(host, port)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_rpc, RpcMethods(cluster).call, listeners)
+            pubsub = await nursery.start(serve_pubsub, Subscriptions(cluster), socket_listeners)
+            nursery.start_soon(serve_rpc, RpcMethods(cluster).call, listeners, pubsub.handler)
             nursery.start_soon(tick, cluster, _wall_unix_s)
             url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
             _log.info(

@@ -57,6 +57,8 @@ class LocalCluster:
         self.unix_s = now_unix_s
         self.after_transaction: Callable[[TransactionRecord], None] = lambda record: None
         """Told of each executed transaction: for whoever audits the chain from within the process."""
+        self.after_slot: Callable[[], None] = lambda: None
+        """Told of each new slot."""
         self.faucet: Keypair = local_keypair("faucet")
         self.genesis_hash = self._begin() if self._store is None else self._load(self._store)
         self.advance(now_unix_s)
@@ -73,13 +75,14 @@ class LocalCluster:
         if self._store is not None:
             self._store.put_slot(self.slot, digest, self.unix_s, self.slot - SLOT_HASHES_MAX)
         self._last_digest = digest
-        self._blockhashes[sha256(b"cyx/blockhash" + digest).digest()] = set()
+        self._blockhashes[_blockhash(digest)] = set()
         if len(self._blockhashes) > BLOCKHASHES_MAX:
             self._blockhashes.popitem(last=False)
         self.slot += 1
         self.unix_s = max(self.unix_s, now_unix_s)
         self._svm.set_clock(Clock(self.slot, 0, self.epoch, self.epoch, self.unix_s))
         self._svm.set_slot_hashes(list(self._slot_hashes))
+        self.after_slot()
 
     @property
     def epoch(self) -> int:
@@ -91,6 +94,15 @@ class LocalCluster:
         if slot == self.slot:
             return self.unix_s
         return next((unix_s for number, unix_s in reversed(self._slot_times) if number == slot), None)
+
+    @property
+    def first_slot(self) -> int:
+        """The oldest slot whose hash and time are known."""
+        return self._slot_times[0][0]
+
+    def blockhash_of(self, slot: int) -> bytes | None:
+        """The blockhash that a slot ended with; None unless it is one of the last SLOT_HASHES_MAX finished ones."""
+        return next((_blockhash(bytes(digest)) for number, digest in self._slot_hashes if number == slot), None)
 
     def latest_blockhash(self) -> tuple[bytes, int]:
         """The newest blockhash, and the last slot in which it is accepted."""
@@ -175,6 +187,10 @@ class LocalCluster:
         if place is None:
             return []
         return [one for one in records if (self._history.sequence_of(one.signature) or 0) < place]
+
+    def transactions_in(self, slot: int) -> list[TransactionRecord]:
+        """Executed transactions of a slot, in their order, as far as the bounded history reaches."""
+        return [record for record in self._history if record.slot == slot]
 
     @property
     def transaction_count(self) -> int:
@@ -277,6 +293,10 @@ class LocalCluster:
         except BaseException:
             self._broken = True
             raise
+
+
+def _blockhash(digest: bytes) -> bytes:
+    return sha256(b"cyx/blockhash" + digest).digest()
 
 
 def _message_digest(raw: bytes, transaction: VersionedTransaction) -> bytes:

@@ -31,11 +31,12 @@ UNBONDING_MAX_S: Final = 1 << 40
 GRACE_S: Final = 60
 
 
-async def ensure_genesis(cluster: LocalCluster, *, unbonding_s: int | None = None) -> None:
+async def ensure_genesis(cluster: LocalCluster, *, unbonding_s: int | None = None, bare: bool = False) -> None:
     """Bring a chain to the state in which nodes can register. May advance the cluster by one slot.
 
     `unbonding_s` is the unbonding time of a new chain, UNBONDING_S unless given. LocalError when the program would not
-    take it, or when the chain has another one already.
+    take it, or when the chain has another one already. A `bare` chain gets the mint alone, for who wants to deploy the
+    program as on any other cluster.
     """
     if unbonding_s is not None and not GRACE_S < unbonding_s <= UNBONDING_MAX_S:
         fix = f"from {GRACE_S + 1}, above the grace after a job's deadline, to {UNBONDING_MAX_S} seconds"
@@ -45,6 +46,8 @@ async def ensure_genesis(cluster: LocalCluster, *, unbonding_s: int | None = Non
     if await rpc.get_account(LOCAL_MINT) is None:
         instructions = create_mint(faucet.pubkey(), mint.pubkey(), faucet.pubkey(), await rpc.rent(MINT_BYTES))
         await send_and_confirm(rpc, instructions, [faucet, mint])
+    if bare:
+        return
     if await rpc.get_account(LOCAL_PROGRAM_ID) is None:
         await deploy_program(rpc, faucet, program, local_keypair("buffer"), _program_elf())
         cluster.advance(cluster.unix_s)  # a program can be called from the slot after its deployment on

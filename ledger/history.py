@@ -48,6 +48,10 @@ class History:
     def __len__(self) -> int:
         return len(self._records)
 
+    def __iter__(self) -> Iterator[TransactionRecord]:
+        """All records, oldest first."""
+        return (record for _, record in self._records.values())
+
     def add(self, sequence: int, record: TransactionRecord) -> int | None:
         """Remember a transaction; returns the sequence number of the one that was forgotten for it."""
         self._records[record.signature] = (sequence, record)

@@ -1,25 +1,25 @@
-"""How Solana's JSON-RPC writes accounts, token amounts and transactions (shapes as agave's RPC gives them)."""
+"""How Solana's JSON-RPC writes accounts, token amounts and statuses (shapes as agave's RPC gives them)."""
 
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 from solders.account import Account
-from solders.instruction import CompiledInstruction
-from solders.message import MessageV0
-from solders.pubkey import Pubkey
-from solders.transaction import VersionedTransaction
 
-from ..protocol.errors import RemoteError
+from ..protocol.limits import BASE58_DATA_MAX_BYTES
 from ..protocol.units import base58
 from .escrow_layout import TOKEN_PROGRAM
-from .history import TokenBalance, TransactionRecord
-from .token import CYX_DECIMALS, read_mint, read_token_account
+from .history import TransactionRecord
+from .rpc_params import INVALID_REQUEST, RpcFault
+from .token import CYX_DECIMALS, TokenAccount, read_mint, read_token_account
 
 Json = dict[str, Any]
-BASE58_DATA_MAX_BYTES = 128
+Decimals = Callable[[bytes], int]
+"""Decimals of a mint (32 bytes), 0 where there is none."""
+ENCODINGS = ("binary", "base58", "base64", "jsonParsed")
 
 
 def token_amount(amount: int, decimals: int = CYX_DECIMALS) -> Json:
@@ -29,16 +29,22 @@ def token_amount(amount: int, decimals: int = CYX_DECIMALS) -> Json:
     return {"amount": str(amount), "decimals": decimals, "uiAmount": float(text), "uiAmountString": text}
 
 
-def account_json(account: Account | None, encoding: str = "base64", part: tuple[int, int] | None = None) -> Json | None:
-    """UiAccount; `part` is (offset, length) of a dataSlice. An unknown encoding gives base64, as jsonParsed may."""
+def account_json(account: Account | None, encoding: str, part: tuple[int, int] | None, decimals: Decimals) -> Any:
+    """UiAccount, None for None; `part` is (offset, length) of a dataSlice. What cannot be parsed comes in base64.
+
+    RpcFault when base58 is asked for more than BASE58_DATA_MAX_BYTES.
+    """
     if account is None:
         return None
     raw = bytes(account.data)
     data = raw[part[0] : part[0] + part[1]] if part else raw
     written: Any = [b64encode(data).decode(), "base64"]
     if encoding == "jsonParsed":
-        written = _parsed(account) or written
-    elif encoding in ("base58", "binary") and len(data) <= BASE58_DATA_MAX_BYTES:
+        written = _parsed(account, decimals) or written
+    elif encoding in ("base58", "binary"):
+        if len(data) > BASE58_DATA_MAX_BYTES:
+            text = f"Encoded binary (base 58) data should be less than {BASE58_DATA_MAX_BYTES} bytes, please use Base64"
+            raise RpcFault(INVALID_REQUEST, f"{text} encoding.")
         written = [base58(data), "base58"] if encoding == "base58" else base58(data)
     return {
         "lamports": account.lamports,
@@ -50,32 +56,47 @@ def account_json(account: Account | None, encoding: str = "base64", part: tuple[
     }
 
 
-def _parsed(account: Account) -> Json | None:
+def _parsed(account: Account, decimals: Decimals) -> Json | None:
     if account.owner != TOKEN_PROGRAM:
         return None
     raw = bytes(account.data)
     if held := read_token_account(raw):
-        kind = "account"
-        info: Json = {
-            "mint": base58(held.mint),
-            "owner": base58(held.owner),
-            "tokenAmount": token_amount(held.amount),
-            "state": "frozen" if raw[108] == 2 else "initialized",
-            "isNative": False,
-        }
+        parsed = {"type": "account", "info": _token_account(held, raw, decimals(held.mint))}
     elif minted := read_mint(raw):
-        kind = "mint"
-        authority = base58(raw[4:36]) if raw[0] else None
         info = {
-            "mintAuthority": authority,
+            "mintAuthority": _optional_key(raw, 0),
             "supply": str(minted[0]),
             "decimals": minted[1],
             "isInitialized": True,
-            "freezeAuthority": base58(raw[50:82]) if raw[46] else None,
+            "freezeAuthority": _optional_key(raw, 46),
         }
+        parsed = {"type": "mint", "info": info}
     else:
         return None
-    return {"program": "spl-token", "parsed": {"type": kind, "info": info}, "space": len(raw)}
+    return {"program": "spl-token", "parsed": parsed, "space": len(raw)}
+
+
+def _token_account(held: TokenAccount, raw: bytes, decimals: int) -> Json:
+    """Offsets are those of SPL Token's Account: delegate 72, state 108, native 109, delegated 121, closer 129."""
+    info: Json = {
+        "mint": base58(held.mint),
+        "owner": base58(held.owner),
+        "tokenAmount": token_amount(held.amount, decimals),
+        "state": "frozen" if raw[108] == 2 else "initialized",
+        "isNative": raw[109] == 1,
+    }
+    if raw[109] == 1:
+        info["rentExemptReserve"] = token_amount(int.from_bytes(raw[113:121], "little"), decimals)
+    if delegate := _optional_key(raw, 72):
+        info["delegate"] = delegate
+        info["delegatedAmount"] = token_amount(int.from_bytes(raw[121:129], "little"), decimals)
+    if closer := _optional_key(raw, 129):
+        info["closeAuthority"] = closer
+    return info
+
+
+def _optional_key(raw: bytes, at: int) -> str | None:
+    return base58(raw[at + 4 : at + 36]) if raw[at] else None
 
 
 def status_json(record: TransactionRecord) -> Json:
@@ -85,111 +106,3 @@ def status_json(record: TransactionRecord) -> Json:
     return {
         "slot": record.slot, "confirmations": None, "err": error, "status": status, "confirmationStatus": "finalized",
     }  # fmt: skip
-
-
-def transaction_json(record: TransactionRecord, encoding: str) -> Json:
-    """The answer of getTransaction."""
-    transaction = VersionedTransaction.from_bytes(record.raw)
-    versioned = isinstance(transaction.message, MessageV0)
-    error = json.loads(record.error) if record.error else None
-    written: Any
-    if encoding == "base64":
-        written = [b64encode(record.raw).decode(), "base64"]
-    elif encoding == "base58":
-        written = [base58(record.raw), "base58"]
-    else:
-        written = {"signatures": [str(s) for s in transaction.signatures], "message": _message(transaction)}
-    static = len(transaction.message.account_keys)
-    meta = {
-        "err": error,
-        "status": {"Err": error} if error else {"Ok": None},
-        "fee": record.fee,
-        "preBalances": record.lamports_before,
-        "postBalances": record.lamports_after,
-        "preTokenBalances": [_token_balance(balance) for balance in record.tokens_before],
-        "postTokenBalances": [_token_balance(balance) for balance in record.tokens_after],
-        "innerInstructions": [],
-        "logMessages": record.logs,
-        "rewards": [],
-        "loadedAddresses": {"writable": [base58(a) for a in record.addresses[static:]], "readonly": []},
-        "computeUnitsConsumed": record.units,
-    }
-    return {
-        "slot": record.slot, "blockTime": record.unix_s, "transaction": written, "meta": meta,
-        "version": 0 if versioned else "legacy",
-    }  # fmt: skip
-
-
-def transaction_record(signature: str, answer: Json) -> TransactionRecord:
-    """The transaction of an answer of getTransaction in base64; RemoteError when it is not one."""
-    try:
-        raw, meta = b64decode(answer["transaction"][0], validate=True), answer["meta"]
-        loaded = meta.get("loadedAddresses") or {"writable": [], "readonly": []}
-        keys = [bytes(key) for key in VersionedTransaction.from_bytes(raw).message.account_keys]
-        keys += [bytes(Pubkey.from_string(text)) for text in (*loaded["writable"], *loaded["readonly"])]
-        return TransactionRecord(
-            signature=signature,
-            slot=int(answer["slot"]),
-            unix_s=int(answer["blockTime"] or 0),
-            error=json.dumps(meta["err"]) if meta["err"] else "",
-            fee=int(meta["fee"]),
-            units=int(meta.get("computeUnitsConsumed") or 0),
-            raw=raw,
-            logs=[str(line) for line in meta.get("logMessages") or ()],
-            addresses=keys,
-            lamports_before=[int(lamports) for lamports in meta["preBalances"]],
-            lamports_after=[int(lamports) for lamports in meta["postBalances"]],
-            tokens_before=[_balance(one) for one in meta.get("preTokenBalances") or ()],
-            tokens_after=[_balance(one) for one in meta.get("postTokenBalances") or ()],
-        )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise RemoteError(f"transaction {signature[:12]} is not written as Solana's RPC does: {error}") from None
-
-
-def _balance(written: Json) -> TokenBalance:
-    mint, owner = (bytes(Pubkey.from_string(written[name])) for name in ("mint", "owner"))
-    return TokenBalance(int(written["accountIndex"]), mint, owner, int(written["uiTokenAmount"]["amount"]))
-
-
-def _message(transaction: VersionedTransaction) -> Json:
-    message = transaction.message
-    header = message.header
-    written: Json = {
-        "header": {
-            "numRequiredSignatures": header.num_required_signatures,
-            "numReadonlySignedAccounts": header.num_readonly_signed_accounts,
-            "numReadonlyUnsignedAccounts": header.num_readonly_unsigned_accounts,
-        },
-        "accountKeys": [str(key) for key in message.account_keys],
-        "recentBlockhash": str(message.recent_blockhash),
-        "instructions": [_instruction(instruction) for instruction in message.instructions],
-    }
-    if isinstance(message, MessageV0):
-        written["addressTableLookups"] = [
-            {
-                "accountKey": str(lookup.account_key),
-                "writableIndexes": list(bytes(lookup.writable_indexes)),
-                "readonlyIndexes": list(bytes(lookup.readonly_indexes)),
-            }
-            for lookup in message.address_table_lookups
-        ]
-    return written
-
-
-def _instruction(instruction: CompiledInstruction) -> Json:
-    return {
-        "programIdIndex": instruction.program_id_index,
-        "accounts": list(bytes(instruction.accounts)),
-        "data": base58(bytes(instruction.data)),
-        "stackHeight": None,
-    }
-
-
-def _token_balance(balance: TokenBalance) -> Json:
-    return {
-        "accountIndex": balance.index,
-        "mint": base58(balance.mint),
-        "owner": base58(balance.owner),
-        "programId": str(TOKEN_PROGRAM),
-        "uiTokenAmount": token_amount(balance.amount),
-    }

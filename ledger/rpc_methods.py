@@ -1,12 +1,13 @@
 """The methods of the local chain's JSON-RPC: those that solana-py, wallets and our own client call.
 
-The chain is final at once, so commitments are accepted and ignored. Not served: blocks, votes, stakes, subscriptions.
+The chain is final at once, so every commitment level is honoured. Not served: votes, stakes, leader schedules.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from solders.message import from_bytes_versioned
@@ -16,15 +17,17 @@ from solders.transaction import VersionedTransaction
 from ..protocol.errors import LocalError
 from ..protocol.limits import SIGNATURES_PAGE_MAX
 from ..protocol.units import base58
+from .account_format import AccountFormat, decimals_of
 from .addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
-from .cluster import SLOTS_PER_EPOCH, LocalCluster
+from .cluster import LocalCluster
 from .local_faucet import airdrop, give_tokens
-from .rpc_json import Json, account_json, status_json, token_amount, transaction_json
-from .rpc_params import INVALID_PARAMS, METHOD_NOT_FOUND, PREFLIGHT_FAILURE, Params, RpcFault, data_slice
+from .rpc_chain_methods import CORE_VERSION, ChainMethods
+from .rpc_json import Json, status_json, token_amount
+from .rpc_params import INVALID_PARAMS, METHOD_NOT_FOUND, PREFLIGHT_FAILURE, Params, RpcFault, require_context
 from .rpc_token_methods import TokenMethods
 from .transaction import TransactionRefused
+from .transaction_json import transaction_encoding, transaction_json
 
-CORE_VERSION = "4.1.2"
 LAMPORTS_PER_SIGNATURE = 5000
 
 
@@ -33,16 +36,10 @@ class RpcMethods:
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
+        self._decimals = decimals_of(cluster)
         tokens = TokenMethods(cluster)
         self._methods: dict[str, Callable[[Params], Any]] = {
-            "getHealth": lambda _: "ok",
-            "getVersion": lambda _: {"solana-core": CORE_VERSION, "feature-set": 0},
-            "getGenesisHash": lambda _: base58(cluster.genesis_hash),
-            "getSlot": lambda _: cluster.slot,
-            "getBlockHeight": lambda _: cluster.slot,
-            "getBlockTime": lambda params: cluster.block_time(params.natural(0)),
-            "getEpochInfo": self._epoch_info,
-            "getTransactionCount": lambda _: cluster.transaction_count,
+            **ChainMethods(cluster).table,
             "getLatestBlockhash": self._latest_blockhash,
             "isBlockhashValid": self._is_blockhash_valid,
             "getBalance": self._balance,
@@ -51,6 +48,7 @@ class RpcMethods:
             "getProgramAccounts": tokens.program_accounts,
             "getTokenAccountBalance": tokens.account_balance,
             "getTokenAccountsByOwner": tokens.accounts_by_owner,
+            "getTokenLargestAccounts": tokens.largest_accounts,
             "getTokenSupply": tokens.supply,
             "getMinimumBalanceForRentExemption": lambda params: cluster.rent(min(params.natural(0), 2**32)),
             "getFeeForMessage": self._fee_for_message,
@@ -69,19 +67,18 @@ class RpcMethods:
         """The result of one call; RpcFault for everything that the caller got wrong."""
         handler = self._methods.get(method)
         if handler is None:
-            raise RpcFault(METHOD_NOT_FOUND, f"Method not found: {method[:64]}")
+            raise RpcFault(METHOD_NOT_FOUND, f"Method not found: {method[:64]}. {self._hint(method[:64])}")
+        require_context(params, self._cluster.slot)
         return handler(Params(params))
+
+    def _hint(self, method: str) -> str:
+        if method.endswith(("Subscribe", "Unsubscribe")):
+            return "Subscribe over a websocket: ws:// on this port or the next one"
+        near = get_close_matches(method, self._methods, 1)
+        return f"Did you mean {near[0]}?" if near else f"Served: {', '.join(sorted(self._methods))}"
 
     def _with_context(self, value: Any) -> Json:
         return {"context": {"slot": self._cluster.slot, "apiVersion": CORE_VERSION}, "value": value}
-
-    def _epoch_info(self, _: Params) -> Json:
-        slot = self._cluster.slot
-        return {
-            "absoluteSlot": slot, "blockHeight": slot, "epoch": self._cluster.epoch,
-            "slotIndex": slot % SLOTS_PER_EPOCH, "slotsInEpoch": SLOTS_PER_EPOCH,
-            "transactionCount": self._cluster.transaction_count,
-        }  # fmt: skip
 
     def _latest_blockhash(self, _: Params) -> Json:
         blockhash, last = self._cluster.latest_blockhash()
@@ -95,15 +92,13 @@ class RpcMethods:
         return self._with_context(account.lamports if account else 0)
 
     def _account_info(self, params: Params) -> Json:
-        options = params.options(1)
-        account = self._cluster.account(params.address(0))
-        return self._with_context(account_json(account, options.get("encoding", "base64"), data_slice(options)))
+        form = AccountFormat.of(params.options(1))
+        return self._with_context(form.write(self._cluster.account(params.address(0)), self._decimals))
 
     def _multiple_accounts(self, params: Params) -> Json:
-        options = params.options(1)
-        encoding, part = options.get("encoding", "base64"), data_slice(options)
+        form = AccountFormat.of(params.options(1))
         accounts = (self._cluster.account(address) for address in params.addresses(0))
-        return self._with_context([account_json(account, encoding, part) for account in accounts])
+        return self._with_context([form.write(account, self._decimals) for account in accounts])
 
     def _fee_for_message(self, params: Params) -> Json:
         raw = params.transaction(0, "base64")
@@ -136,7 +131,8 @@ class RpcMethods:
         if isinstance(wanted, dict):
             after = {str(address): account for address, account in result.post_accounts()}
             names = Params([wanted.get("addresses")]).texts(0)
-            value["accounts"] = [account_json(after.get(str(name)), wanted.get("encoding", "base64")) for name in names]
+            form = AccountFormat.of({"encoding": wanted.get("encoding") or "base64"})
+            value["accounts"] = [form.write(after.get(str(name)), self._decimals) for name in names]
         returned = meta.return_data()
         if returned.data:
             data = [b64encode(bytes(returned.data)).decode(), "base64"]
@@ -178,9 +174,13 @@ class RpcMethods:
 
     def _transaction(self, params: Params) -> Json | None:
         wish = params.at(1, object, {})
-        encoding = wish.get("encoding", "json") if isinstance(wish, dict) else wish
+        options: dict[str, Any] = wish if isinstance(wish, dict) else {"encoding": wish}
+        encoding, newest = transaction_encoding(options.get("encoding")), options.get("maxSupportedTransactionVersion")
         record = self._cluster.transaction(params.at(0, str))
-        return transaction_json(record, str(encoding)) if record else None
+        if record is None:
+            return None
+        written = transaction_json(record, encoding, self._decimals, newest_version=newest)
+        return {"slot": record.slot, "blockTime": record.unix_s, **written}
 
     def _info(self, _: Params) -> Json:
         mint = self._cluster.account(LOCAL_MINT)

@@ -7,13 +7,16 @@ from binascii import Error as Base64Error
 from typing import Any
 
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 
 from ..protocol.errors import CyxError, LocalError
 from ..protocol.limits import RPC_ACCOUNTS_MAX, TRANSACTION_MAX_BYTES
 from ..protocol.units import parse_id
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
-INTERNAL_ERROR, PREFLIGHT_FAILURE = -32603, -32002
+INTERNAL_ERROR, PREFLIGHT_FAILURE, MIN_CONTEXT_SLOT = -32603, -32002, -32016
+BLOCK_CLEANED_UP, BLOCK_NOT_AVAILABLE, VERSION_UNSUPPORTED = -32001, -32004, -32015
+COMMITMENTS = ("processed", "confirmed", "finalized")
 _BASE58_TEXT_MAX_CHARS = 2 * TRANSACTION_MAX_BYTES
 
 
@@ -23,6 +26,24 @@ class RpcFault(CyxError):
     def __init__(self, code: int, message: str, data: Any = None) -> None:
         self.code, self.data = code, data
         super().__init__(message)
+
+
+def require_context(params: Any, slot: int) -> None:
+    """Check `commitment` and `minContextSlot` wherever they are given: the chain is final at once and honours any."""
+    for options in params if isinstance(params, list) else ():
+        if not isinstance(options, dict):
+            continue
+        level = options.get("commitment")
+        if level is not None and level not in COMMITMENTS:
+            text = f"Invalid params: commitment: {str(level)[:32]!r} is not one of {', '.join(COMMITMENTS)}"
+            raise RpcFault(INVALID_PARAMS, text)
+        least = options.get("minContextSlot")
+        if least is None:
+            continue
+        if not isinstance(least, int) or isinstance(least, bool):
+            raise RpcFault(INVALID_PARAMS, "Invalid params: minContextSlot must be an unsigned integer")
+        if least > slot:
+            raise RpcFault(MIN_CONTEXT_SLOT, "Minimum context slot has not been reached", {"contextSlot": slot})
 
 
 class Params:
@@ -61,6 +82,13 @@ class Params:
     def address(self, index: int) -> bytes:
         """A base58 address as 32 bytes."""
         return address(self.at(index, str))
+
+    def signature(self, index: int) -> str:
+        """A transaction's signature in base58, 64 bytes."""
+        try:
+            return str(Signature.from_string(self.at(index, str)))
+        except ValueError as error:
+            raise RpcFault(INVALID_PARAMS, f"Invalid param: {error}") from error
 
     def addresses(self, index: int) -> list[bytes]:
         """At most RPC_ACCOUNTS_MAX addresses."""
@@ -109,49 +137,3 @@ def base58_bytes(text: str) -> bytes:
 
 
 _DIGITS = {char: value for value, char in enumerate("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")}
-
-
-def data_slice(options: dict[str, Any]) -> tuple[int, int] | None:
-    """(offset, length) of a dataSlice option."""
-    wish = options.get("dataSlice")
-    if wish is None:
-        return None
-    try:
-        offset, length = wish["offset"], wish["length"]
-    except (TypeError, KeyError):
-        raise RpcFault(INVALID_PARAMS, "Invalid params: dataSlice needs offset and length") from None
-    if not all(isinstance(value, int) and 0 <= value < 2**32 for value in (offset, length)):
-        raise RpcFault(INVALID_PARAMS, "Invalid params: dataSlice needs unsigned integers")
-    return offset, length
-
-
-def account_filters(options: dict[str, Any]) -> list[tuple[int, bytes | None]]:
-    """Filters of getProgramAccounts: (size, None) for dataSize, (offset, bytes) for memcmp; at most four."""
-    wishes = options.get("filters") or []
-    if not isinstance(wishes, list) or len(wishes) > 4:
-        raise RpcFault(INVALID_PARAMS, "Too many filters provided; max 4")
-    filters: list[tuple[int, bytes | None]] = []
-    for wish in wishes:
-        if isinstance(wish, dict) and isinstance(wish.get("dataSize"), int):
-            filters.append((wish["dataSize"], None))
-        elif isinstance(wish, dict) and isinstance(wish.get("memcmp"), dict):
-            filters.append(_memcmp(wish["memcmp"]))
-        elif not (isinstance(wish, dict) and "tokenAccountState" in wish):
-            raise RpcFault(INVALID_PARAMS, "Invalid params: unknown filter")
-    return filters
-
-
-def _memcmp(wish: dict[str, Any]) -> tuple[int, bytes]:
-    offset, text = wish.get("offset"), wish.get("bytes")
-    if not isinstance(offset, int) or not 0 <= offset < 2**32:
-        raise RpcFault(INVALID_PARAMS, "Invalid params: memcmp needs an offset")
-    if isinstance(text, list) and len(text) <= 128 and all(isinstance(b, int) and 0 <= b < 256 for b in text):
-        return offset, bytes(text)
-    if not isinstance(text, str) or len(text) > 256:
-        raise RpcFault(INVALID_PARAMS, "Invalid params: memcmp needs at most 128 encoded bytes")
-    if wish.get("encoding") == "base64":
-        try:
-            return offset, b64decode(text, validate=True)
-        except Base64Error as error:
-            raise RpcFault(INVALID_PARAMS, f"invalid base64 encoding: {error}") from error
-    return offset, base58_bytes(text)

@@ -1,16 +1,18 @@
 """JSON-RPC 2.0 over HTTP/1.1 on loopback: sockets, framing and limits; what a method does stands in `rpc_methods`.
 
-Bounded: body, headers, connections, batch, idle time. A browser page of another site cannot call it: only
-`application/json` is taken, and the preflight that this forces on a browser is refused. A handler that breaks answers
--32603 and costs nobody else anything. Subscriptions over websockets are not served: clients poll.
+Bounded: body, headers, connections, batch, idle time. A page that this machine serves to a browser may call it (CORS);
+one of another site cannot: only `application/json` is taken, and the preflight that this forces on a browser is then
+refused. A handler that breaks answers -32603 and costs nobody else anything. A websocket upgrade is handed to
+`pubsub_server`.
 """
 
 from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import h11
 import msgspec
@@ -19,17 +21,35 @@ import trio
 
 from ..protocol.errors import LocalError
 from ..protocol.limits import (
+    PORT_PAIR_TRIES_MAX,
     RPC_BATCH_MAX,
     RPC_BODY_MAX_BYTES,
     RPC_CONNECTIONS_MAX,
     RPC_HEADERS_MAX_BYTES,
     RPC_IDLE_TIMEOUT_S,
 )
+from .replayed_stream import ReplayedStream
 from .rpc_params import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR, RpcFault
 
 _log = structlog.get_logger()
 _RECEIVE_BYTES = 64 * 1024
+_CORS = (
+    ("access-control-allow-methods", "POST"),
+    ("access-control-allow-headers", "content-type, solana-client"),
+    ("access-control-max-age", "86400"),
+)
 Call = Callable[[str, Any], Any]
+Listening = tuple[Sequence[trio.SocketListener], int]
+"""Listeners and the port that they are bound to."""
+Upgrade = Callable[[trio.abc.Stream], Awaitable[None]]
+
+
+class _Upgraded(Exception):
+    """The peer wants a websocket; `head` is all that it has sent."""
+
+    def __init__(self, head: bytes) -> None:
+        self.head = head
+        super().__init__()
 
 
 class _BadRequest(Exception):
@@ -41,22 +61,26 @@ class _BadRequest(Exception):
 
 
 def answer(call: Call, body: bytes) -> bytes:
-    """The JSON-RPC response to one request body, single or batch. Never raises."""
+    """The JSON-RPC response to one request body, single or batch; empty for notifications. Never raises."""
     try:
         request = msgspec.json.decode(body)
     except (ValueError, msgspec.DecodeError, RecursionError):
         return msgspec.json.encode(_error(None, PARSE_ERROR, "Parse error"))
     if not isinstance(request, list):
-        return msgspec.json.encode(_answer_one(call, request))
+        reply = _answer_one(call, request)
+        return b"" if reply is None else msgspec.json.encode(reply)
     if not 0 < len(request) <= RPC_BATCH_MAX:
         text = f"a batch has 1 to {RPC_BATCH_MAX} requests"
         return msgspec.json.encode(_error(None, INVALID_REQUEST, text))
-    return msgspec.json.encode([_answer_one(call, one) for one in request])
+    replies = [reply for one in request if (reply := _answer_one(call, one)) is not None]
+    return msgspec.json.encode(replies) if replies else b""
 
 
-def _answer_one(call: Call, request: Any) -> dict[str, Any]:
+def _answer_one(call: Call, request: Any) -> dict[str, Any] | None:
     if not isinstance(request, dict) or not isinstance(request.get("method"), str):
         return _error(None, INVALID_REQUEST, "Invalid request")
+    if "id" not in request:
+        return None  # a notification: clients send "ping" to keep a connection alive
     name = request.get("id")
     if not isinstance(name, str | int | None) or (isinstance(name, int) and abs(name) >= 2**63):
         return _error(None, INVALID_REQUEST, "Invalid request")
@@ -76,7 +100,18 @@ def _error(name: Any, code: int, message: str, data: Any = None) -> dict[str, An
     return {"jsonrpc": "2.0", "error": error, "id": name}
 
 
-async def open_rpc_listeners(host: str, port: int) -> tuple[Sequence[trio.SocketListener], int]:
+def allowed_origin(origin: str) -> bool:
+    """Whether a browser's page comes from this machine."""
+    parts = urlsplit(origin)
+    return parts.scheme in ("http", "https") and _is_loopback(parts.hostname or "")
+
+
+def _request_bytes(request: h11.Request) -> bytes:
+    lines = [b"%b: %b\r\n" % header for header in request.headers.raw_items()]
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (request.method, request.target, request.http_version, b"".join(lines))
+
+
+async def open_rpc_listeners(host: str, port: int) -> Listening:
     """Bind; returns the listeners and the port. LocalError when `host` is not loopback or the port is taken."""
     _require_loopback(host)
     try:
@@ -90,8 +125,22 @@ async def open_rpc_listeners(host: str, port: int) -> tuple[Sequence[trio.Socket
     return listeners, int(listeners[0].socket.getsockname()[1])
 
 
-async def serve_rpc(call: Call, listeners: Sequence[trio.SocketListener]) -> None:
-    """Serve connections until cancelled; closes the listeners."""
+async def open_port_pair(host: str, port: int) -> tuple[Listening, Listening]:
+    """Bind two neighbouring ports, for RPC and for websockets; port 0 picks them. LocalError as above."""
+    for attempt in range(PORT_PAIR_TRIES_MAX):
+        first = await open_rpc_listeners(host, port)
+        try:
+            return first, await open_rpc_listeners(host, first[1] + 1)
+        except LocalError:
+            for listener in first[0]:
+                await listener.aclose()
+            if port or attempt == PORT_PAIR_TRIES_MAX - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def serve_rpc(call: Call, listeners: Sequence[trio.SocketListener], upgrade: Upgrade | None = None) -> None:
+    """Serve connections until cancelled; closes the listeners. `upgrade` takes connections that become websockets."""
     limiter = trio.CapacityLimiter(RPC_CONNECTIONS_MAX)
 
     async def handle(stream: trio.SocketStream) -> None:
@@ -102,7 +151,7 @@ async def serve_rpc(call: Call, listeners: Sequence[trio.SocketListener]) -> Non
                 _log.warning("chain.too_many_connections", limit=RPC_CONNECTIONS_MAX)
                 return
             try:
-                await _Connection(stream, call).run()
+                await _Connection(stream, call, upgrade).run()
             except Exception:
                 _log.exception("chain.connection_failed")  # our bug, not to be paid for by other connections
             finally:
@@ -112,19 +161,23 @@ async def serve_rpc(call: Call, listeners: Sequence[trio.SocketListener]) -> Non
 
 
 def _require_loopback(host: str) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not _is_loopback(host):
         raise LocalError(f"{host!r} is not loopback; the faucet has no guard", field="host", fix="use 127.0.0.1")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class _Connection:
     """One HTTP/1.1 connection, kept alive."""
 
-    def __init__(self, stream: trio.SocketStream, call: Call) -> None:
-        self._stream, self._call = stream, call
+    def __init__(self, stream: trio.SocketStream, call: Call, upgrade: Upgrade | None) -> None:
+        self._stream, self._call, self._upgrade = stream, call, upgrade
+        self._origin = ""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=RPC_HEADERS_MAX_BYTES)
 
     async def run(self) -> None:
@@ -135,12 +188,16 @@ class _Connection:
                     body = await self._request()
                     if body is None:
                         return
-                    await self._respond(200, answer(self._call, body), "application/json")
+                    reply = answer(self._call, body) if body else b""
+                    await self._respond(200 if reply else 204, reply, "application/json")
                 if self._http.our_state is h11.MUST_CLOSE:
                     return
                 self._http.start_next_cycle()
         except _BadRequest as bad:
             await self._refuse(bad.status, bad.text)
+        except _Upgraded as upgraded:
+            assert self._upgrade is not None
+            await self._upgrade(ReplayedStream(self._stream, upgraded.head))
         except h11.RemoteProtocolError as error:
             await self._refuse(error.error_status_hint, "bad request")
         except (trio.BrokenResourceError, trio.TooSlowError, h11.LocalProtocolError):
@@ -161,7 +218,14 @@ class _Connection:
         event = await self._event()
         if not isinstance(event, h11.Request):
             return None
-        kind = next((value for name, value in event.headers if name == b"content-type"), b"")
+        headers = dict(event.headers)
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        self._origin = origin if allowed_origin(origin) else ""
+        if headers.get(b"upgrade", b"").lower() == b"websocket" and self._upgrade is not None:
+            raise _Upgraded(_request_bytes(event) + self._http.trailing_data[0])
+        if event.method == b"OPTIONS" and self._origin:
+            return b"" if isinstance(await self._event(), h11.EndOfMessage) else None
+        kind = headers.get(b"content-type", b"")
         if event.method != b"POST":
             raise _BadRequest(405, "use POST")
         if not kind.lower().startswith(b"application/json"):
@@ -174,7 +238,7 @@ class _Connection:
             if size > RPC_BODY_MAX_BYTES:
                 raise _BadRequest(413, f"at most {RPC_BODY_MAX_BYTES} bytes")
             parts.append(bytes(event.data))
-        return b"".join(parts)
+        return b"".join(parts) or b" "
 
     async def _refuse(self, status: int, text: str) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
@@ -186,10 +250,14 @@ class _Connection:
                 return  # gone, or a HEAD, whose answer has no body
 
     async def _respond(self, status: int, body: bytes, kind: str, *, close: bool = False) -> None:
-        headers = [("content-type", kind), ("content-length", str(len(body)))]
+        headers: list[tuple[str, str]] = [("content-length", str(len(body)))] if status != 204 else []
+        if body:
+            headers.append(("content-type", kind))
+        if self._origin:
+            headers += [("access-control-allow-origin", self._origin), ("vary", "Origin"), *_CORS]
         if close:
             headers.append(("connection", "close"))
         head = self._http.send(h11.Response(status_code=status, headers=headers)) or b""
-        tail = self._http.send(h11.Data(data=body)) or b""
+        tail = (self._http.send(h11.Data(data=body)) or b"") if body else b""
         end = self._http.send(h11.EndOfMessage()) or b""
         await self._stream.send_all(head + tail + end)

@@ -113,6 +113,21 @@ HISTORY_PAGE_MAX = 100
 """Transactions that `wallet history` fetches, one request each."""
 JOB_TRANSACTIONS_MAX = 100
 """Transactions of one job among which its first is looked for: opening, seating, settlements, closing."""
+BASE58_DATA_MAX_BYTES = 128
+"""Of account data in base58; more is asked for in base64, as on Solana."""
+ACCOUNT_FILTERS_MAX = 4
+LARGEST_ACCOUNTS_MAX = 20
+BLOCKS_PAGE_MAX = 512
+PORT_PAIR_TRIES_MAX = 32
+"""How often a free port is drawn until the next one, for websockets, is free as well."""
+SOCKETS_MAX = 64
+SUBSCRIPTIONS_PER_SOCKET_MAX = 256
+SUBSCRIBE_REQUEST_MAX_BYTES = 64 * 1024
+OUTBOX_MESSAGES_MAX = 1024
+OUTBOX_MAX_BYTES = 8 * 1024 * 1024
+"""Notifications of one websocket that wait for its reader; beyond, the reader is disconnected."""
+SOCKET_SEND_TIMEOUT_S = 10.0
+SOCKET_CLOSE_TIMEOUT_S = 2.0
 AIRDROP_MAX_LAMPORTS = 1_000 * 10**9
 FAUCET_MAX_MICRO_CYX = 1_000_000 * MICRO
 

@@ -24,8 +24,8 @@ from ..ledger.escrow_layout import (
 )
 from ..ledger.history import TransactionRecord
 from ..ledger.http_rpc import HttpRpc
-from ..ledger.rpc_json import transaction_record
 from ..ledger.token import TOKEN_ACCOUNT_BYTES, read_mint, read_token_account
+from ..ledger.transaction_json import transaction_record
 from ..protocol.chain import JobAccount, JobState
 from ..protocol.errors import ChainUnreachable
 from ..protocol.limits import SIGNATURES_PAGE_MAX

@@ -24,6 +24,7 @@ from solders.transaction import VersionedTransaction
 from cyxnode.ledger.addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
 from cyxnode.ledger.chain_client import ChainClient
 from cyxnode.ledger.chain_service import serve_chain
+from cyxnode.ledger.escrow_layout import SLOT_HASHES_SYSVAR
 from cyxnode.ledger.http_rpc import open_http_rpc
 from cyxnode.protocol.chain import Register
 from cyxnode.protocol.errors import ChainUnreachable, LocalError
@@ -32,6 +33,7 @@ from cyxnode.protocol.limits import CHAIN_REQUEST_TIMEOUT_S, RPC_BATCH_MAX, RPC_
 from cyxnode.protocol.units import MicroCyx, base58
 from ledger_world import SOL, wallet
 
+LOCAL_PROGRAM = base58(LOCAL_PROGRAM_ID)
 ALICE, BOB = wallet("alice"), wallet("bob").pubkey()
 
 
@@ -92,7 +94,7 @@ async def test_solana_py_reads_tokens_and_programs(client: AsyncClient, url: str
     balance = (await client.get_token_account_balance(owned[0].pubkey)).value
     assert balance.ui_amount_string == "2.5"
     program = Pubkey.from_bytes(LOCAL_PROGRAM_ID)
-    config = (await client.get_program_accounts(program)).value
+    config = (await client.get_program_accounts(program, encoding="base64")).value
     assert len(config) == 1
     tag = MemcmpOpts(offset=0, bytes=base58(bytes([0xC2])))
     assert (await client.get_program_accounts(program, filters=[tag])).value == []
@@ -187,6 +189,15 @@ def call(method: str, *params: Any) -> dict[str, Any]:
         (call("sendTransaction", "A" * 5000, {"encoding": "base64"}), -32602),
         (call("sendTransaction", "AA==", {"encoding": "rot13"}), -32602),
         (call("requestAirdrop", "1" * 32, 2**63), -32602),
+        (call("getSlot", {"commitment": "surely"}), -32602),
+        (call("getSlot", {"minContextSlot": 2**40}), -32016),
+        (call("getAccountInfo", LOCAL_PROGRAM, {"encoding": "base64+zstd"}), -32602),
+        (call("getAccountInfo", LOCAL_PROGRAM, {"encoding": "rot13"}), -32602),
+        (call("getMultipleAccounts", [str(SLOT_HASHES_SYSVAR)]), -32600),
+        (call("getTokenLargestAccounts", "1" * 32), -32602),
+        (call("getBlock", 2**40), -32004),
+        (call("getBlock", 0, {"encoding": "rot13"}), -32602),
+        (call("getBlock", 0, {"transactionDetails": "some"}), -32602),
         (call("getProgramAccounts", "1" * 32, {"filters": [{"memcmp": {"offset": -1, "bytes": "2"}}]}), -32602),
     ],
 )  # fmt: skip
@@ -194,6 +205,37 @@ async def test_bad_calls_are_refused_with_the_right_code(url: str, body: Any, co
     answer = await post(url, body)
     assert answer["error"]["code"] == code, answer
     assert (await post(url, call("getHealth")))["result"] == "ok"
+
+
+@pytest.mark.parametrize("level", ["processed", "confirmed", "finalized"])
+async def test_every_commitment_is_honoured_and_another_is_named(url: str, level: str) -> None:
+    assert (await post(url, call("getSlot", {"commitment": level})))["result"] > 0
+    refused = (await post(url, call("getBalance", "1" * 32, {"commitment": "root"})))["error"]
+    assert "commitment: 'root' is not one of processed, confirmed, finalized" in refused["message"]
+
+
+async def test_an_unknown_method_comes_with_a_hint(url: str) -> None:
+    assert "Did you mean getBalance?" in (await post(url, call("getBalence")))["error"]["message"]
+    assert "websocket" in (await post(url, call("slotSubscribe")))["error"]["message"]
+    assert "Served: " in (await post(url, call("frobnicate")))["error"]["message"]
+
+
+async def test_a_notification_gets_no_answer(url: str) -> None:
+    note = {"jsonrpc": "2.0", "method": "ping"}
+    assert (await exchange(url, http(json.dumps(note).encode()))).startswith(b"HTTP/1.1 204")
+    assert len(await post(url, [note, call("getHealth")])) == 1
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [(b"http://localhost:5173", b"204"), (b"http://example.org", b"405"), (b"null", b"405")]
+)
+async def test_only_pages_of_this_machine_pass_the_preflight(url: str, origin: bytes, status: bytes) -> None:
+    asked = http(b"", head=b"OPTIONS / HTTP/1.1", extra=b"origin: " + origin + b"\r\n")
+    answered = await exchange(url, asked)
+    assert answered.startswith(b"HTTP/1.1 " + status)
+    assert (b"access-control-allow-origin: " + origin in answered) == (status == b"204")
+    called = await exchange(url, http(json.dumps(call("getHealth")).encode(), extra=b"origin: " + origin + b"\r\n"))
+    assert (b"access-control-allow-origin" in called) == (status == b"204")
 
 
 async def test_a_batch_is_answered_in_order(url: str) -> None:

@@ -13,8 +13,8 @@ from cyxnode.ledger.addresses import LOCAL_MINT
 from cyxnode.ledger.cluster import LocalCluster
 from cyxnode.ledger.direct_rpc import DirectRpc
 from cyxnode.ledger.history import TokenBalance, TransactionRecord
-from cyxnode.ledger.rpc_json import transaction_record
 from cyxnode.ledger.rpc_methods import RpcMethods
+from cyxnode.ledger.transaction_json import transaction_record
 from cyxnode.protocol.chain import JobAccount, JobState, Verdict
 from cyxnode.protocol.errors import RemoteError
 from cyxnode.protocol.units import JobId, MicroCyx, NodeId, base58
