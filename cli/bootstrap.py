@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import trio
 
+from .paying import send_policy
 from .serving import ready_options, run_until_stopped, say_ready
 from .settings import (
     BOOTSTRAP_PORT,
@@ -59,7 +60,7 @@ def run_bootstrap(
     host, port = parse_listen(listen)
 
     async def serve() -> None:
-        async with open_http_rpc(rpc) as client:
+        async with open_http_rpc(rpc, send_policy()) as client:
             genesis = (await ChainClient(client, pair, program_id(program)).config()).genesis
         transport = Libp2pTransport(pair, host=host, port=port, deny_list=denied)
         async with (

@@ -11,8 +11,9 @@ import trio
 
 from ..protocol.units import base58, format_cyx, parse_cyx, parse_id
 from .compose import program_id
+from .paying import paying_options, send_policy
 from .serving import ready_options, run_until_stopped, say_ready
-from .settings import CHAIN_PORT, DEFAULT_RPC, chain_options, home_option, identity, key_options
+from .settings import CHAIN_PORT, chain_options, home_option, identity, key_options, rpc_option
 
 
 @click.group()
@@ -81,7 +82,7 @@ def chain_info(rpc: str, program: str | None, as_json: bool) -> None:
     from ..protocol.identity import KeyPair
 
     async def read() -> dict[str, object]:
-        async with open_http_rpc(rpc) as client:
+        async with open_http_rpc(rpc, send_policy()) as client:
             reader = ChainClient(client, KeyPair.generate(), program_id(program))
             config, now, nodes = await reader.config(), await reader.time(), await reader.nodes()
             return {
@@ -105,7 +106,8 @@ def chain_info(rpc: str, program: str | None, as_json: bool) -> None:
 @chain.command("airdrop")
 @home_option
 @key_options("requester")
-@click.option("--rpc", default=DEFAULT_RPC, envvar="CYXNODE_RPC", show_default=True)
+@rpc_option
+@paying_options
 @click.option("--to", default=None, help="Address in base58 (default: the identity's own).")
 @click.option("--cyx", default="200", show_default=True, help="Tokens to ask for.")
 @click.option("--sol", default=1, show_default=True, type=click.IntRange(0, 1000), help="SOL to ask for.")
@@ -118,7 +120,7 @@ def airdrop(home: Path, name: str, key: Path | None, rpc: str, to: str | None, c
     address = parse_id(to, field="to") if to else identity(home, name, key)[0].node_id
 
     async def ask() -> None:
-        async with open_http_rpc(rpc) as client:
+        async with open_http_rpc(rpc, send_policy()) as client:
             if sol:
                 await request_airdrop(client, address, sol * 1_000_000_000)
             if amount:

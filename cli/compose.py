@@ -25,6 +25,7 @@ from ..protocol.limits import MICRO
 from ..protocol.units import base58, parse_id
 from ..scheduler.node import Ports, open_requester
 from ..scheduler.requester_service import News, RequesterService
+from .paying import send_policy
 from .world import SystemClock, SystemRandomness
 
 FAUCET_LAMPORTS = 1_000_000_000
@@ -55,7 +56,7 @@ async def open_ports(key: KeyPair, folder: Path, place: Place, *, faucet: bool) 
     """All real ports of one identity. `faucet` asks the local chain for SOL and CYX where they are short."""
     journal = LevelJournal(folder / "journal")
     try:
-        async with open_http_rpc(place.rpc) as rpc:
+        async with open_http_rpc(place.rpc, send_policy()) as rpc:
             chain = ChainClient(rpc, key, place.program)
             await chain.config()
             if faucet:

@@ -11,6 +11,7 @@ import trio
 
 from ..protocol.errors import LocalError
 from ..protocol.units import JobId, base58, format_cyx, parse_id
+from .paying import send_policy
 from .settings import chain_options, home_option, identity, key_options, network_options, seeds
 
 POLL_S = 1.0
@@ -61,7 +62,7 @@ def watch(job_id: str, home: Path, rpc: str, program: str | None, bootstrap: tup
                     )
 
     async def main() -> None:
-        async with open_http_rpc(rpc) as client:
+        async with open_http_rpc(rpc, send_policy()) as client:
             chain = ChainClient(client, key, program_id(program))
             config = await chain.config()
             transport = Libp2pTransport(key)
@@ -118,7 +119,7 @@ def reclaim_jobs(home: Path, name: str, key: Path | None, rpc: str, program: str
     async def work() -> list[Reclaimed]:
         journal = LevelJournal(folder / "journal")
         try:
-            async with open_http_rpc(rpc) as client:
+            async with open_http_rpc(rpc, send_policy()) as client:
                 return await reclaim(ChainClient(client, pair, program_id(program)), journal)
         finally:
             journal.close()

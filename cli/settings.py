@@ -18,6 +18,7 @@ import click
 from ..p2p.deny_list import DenyList
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair, load_key, save_key
+from .paying import paying_options
 
 DEFAULT_RPC = "http://127.0.0.1:8899"
 CHAIN_PORT = 8899
@@ -58,16 +59,19 @@ def home_option(command: Command) -> Command:
     )(command)
 
 
+def rpc_option(command: Command) -> Command:
+    """--rpc, which may also be written --url"""
+    return click.option(
+        "--rpc", "--url", default=DEFAULT_RPC, envvar="CYXNODE_RPC", show_default=True, help="Solana RPC URL."
+    )(command)
+
+
 def chain_options(command: Command) -> Command:
-    """--rpc, --program"""
-    for option in (
-        click.option("--rpc", default=DEFAULT_RPC, envvar="CYXNODE_RPC", show_default=True, help="Solana RPC URL."),
-        click.option(
-            "--program", default=None, envvar="CYXNODE_PROGRAM", help="Escrow program (default: the local chain's)."
-        ),
-    ):
-        command = option(command)
-    return command
+    """--rpc, --program, and those of `paying_options`"""
+    command = rpc_option(paying_options(command))
+    return click.option(
+        "--program", default=None, envvar="CYXNODE_PROGRAM", help="Escrow program (default: the local chain's)."
+    )(command)
 
 
 def network_options(command: Command) -> Command:

@@ -13,13 +13,15 @@ from ..protocol.chain import ChainTime
 from ..protocol.errors import ChainRejected, LocalError
 from .cluster import LocalCluster
 from .local_faucet import airdrop, give_tokens
-from .rpc import AccountData, TransactionFault, TransactionStatus
-from .rpc_json import transaction_json
+from .rpc import AccountData, Blockhash, Simulation, TransactionFault, TransactionStatus
+from .send_policy import SendPolicy
 from .transaction import TransactionRefused
 
 
 class DirectRpc:
     """Every call is a checkpoint, then a direct call into the cluster. Several clients may share one cluster."""
+
+    policy = SendPolicy(priority_fee_max_lamports=0)
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
@@ -58,15 +60,15 @@ class DirectRpc:
         await trio.lowlevel.checkpoint()
         return self._cluster.rent(size)
 
-    async def latest_blockhash(self) -> bytes:
+    async def latest_blockhash(self) -> Blockhash:
         """See Rpc."""
         await trio.lowlevel.checkpoint()
-        return self._cluster.latest_blockhash()[0]
+        return Blockhash(self._cluster.latest_blockhash()[0], self._cluster.slot)
 
-    async def blockhash_valid(self, blockhash: bytes) -> bool:
+    async def blockhash_expired(self, blockhash: Blockhash) -> int | None:
         """See Rpc."""
         await trio.lowlevel.checkpoint()
-        return self._cluster.is_blockhash_valid(blockhash)
+        return None if self._cluster.is_blockhash_valid(blockhash.value) else self._cluster.slot
 
     async def send(self, transaction: bytes) -> str:
         """See Rpc."""
@@ -76,7 +78,20 @@ class DirectRpc:
         except TransactionRefused as refusal:
             raise TransactionFault(refusal.error, message=str(refusal), logs=refusal.logs) from refusal
 
-    async def status(self, signature: str) -> TransactionStatus | None:
+    async def simulate(self, transaction: bytes) -> Simulation:
+        """See Rpc."""
+        await trio.lowlevel.checkpoint()
+        result = self._cluster.simulate(transaction)
+        if isinstance(result, TransactionRefused):
+            return Simulation(result.error, result.units, result.logs)
+        return Simulation(None, result.meta().compute_units_consumed(), tuple(result.meta().logs()))
+
+    async def prioritization_fees(self, addresses: Sequence[bytes]) -> list[int]:
+        """See Rpc. Nobody pays any here."""
+        await trio.lowlevel.checkpoint()
+        return [0]
+
+    async def status(self, signature: str, *, since_slot: int = 0) -> TransactionStatus | None:
         """See Rpc."""
         await trio.lowlevel.checkpoint()
         record = self._cluster.transaction(signature)

@@ -56,8 +56,8 @@ def _memo(reference: str) -> Instruction:
 
 async def _confirmed(rpc: Rpc, signature: str) -> str:
     with trio.move_on_after(CONFIRM_TIMEOUT_S):
-        while (status := await rpc.status(signature)) is None:  # noqa: ASYNC110 (a remote cluster has no event)
-            await trio.sleep(CONFIRM_POLL_S)
+        while (status := await rpc.status(signature)) is None or not rpc.policy.reached(status.level):  # noqa: ASYNC110
+            await trio.sleep(CONFIRM_POLL_S)  # a remote cluster has no event
         if status.error is not None:
             raise ChainRejected(error_text(status.error))
         return signature

@@ -17,22 +17,29 @@ import httpx2
 import trio
 from solana.exceptions import SolanaRpcException
 from solana.rpc.async_api import AsyncClient
-from solana.rpc.commitment import Confirmed
+from solana.rpc.commitment import Commitment, Confirmed
 from solana.rpc.core import RPCException, RPCNoResultException
 from solana.rpc.jsonrpc import JsonRpcRequest, SolanaJsonRpcError
 from solana.rpc.models import MemcmpOpts, TxOpts
 from solders.account import Account
 from solders.errors import SerdeJSONError
 from solders.pubkey import Pubkey
-from solders.rpc.errors import InternalErrorMessage, NodeUnhealthyMessage, SendTransactionPreflightFailureMessage
+from solders.rpc.errors import (
+    InternalErrorMessage,
+    MinContextSlotNotReachedMessage,
+    NodeUnhealthyMessage,
+    SendTransactionPreflightFailureMessage,
+)
 from solders.signature import Signature
+from solders.transaction import VersionedTransaction
 
 from ..protocol.chain import ChainTime
 from ..protocol.errors import ChainRejected, ChainUnreachable, LocalError
 from ..protocol.limits import CHAIN_REQUEST_TIMEOUT_S
 from ..protocol.units import base58
 from .addresses import CLOCK_SYSVAR
-from .rpc import AccountData, TransactionFault, TransactionStatus
+from .rpc import AccountData, Blockhash, Simulation, TransactionFault, TransactionStatus
+from .send_policy import LEVELS, SendPolicy
 
 T = TypeVar("T")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -40,25 +47,30 @@ _CLOCK = struct.Struct("<QqQQq")
 
 
 @asynccontextmanager
-async def open_http_rpc(url: str) -> AsyncIterator[HttpRpc]:
+async def open_http_rpc(url: str, policy: SendPolicy | None = None) -> AsyncIterator[HttpRpc]:
     """An HttpRpc whose connections close with the context. LocalError when `url` is not one."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise LocalError(f"{url!r} is not a URL of an RPC server", field="rpc", fix="write http://127.0.0.1:8899")
-    client = AsyncClient(url, commitment=Confirmed, timeout=CHAIN_REQUEST_TIMEOUT_S, http2=False)
+    policy = policy or SendPolicy()
+    client = AsyncClient(url, commitment=Commitment(policy.commitment), timeout=CHAIN_REQUEST_TIMEOUT_S, http2=False)
     if parts.hostname in _LOOPBACK:
         # A proxy of the environment must not stand between this machine and itself.
         client._provider.session = httpx2.AsyncClient(timeout=CHAIN_REQUEST_TIMEOUT_S, trust_env=False, verify=False)
     async with client:
-        yield HttpRpc(client, url)
+        yield HttpRpc(client, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", policy)
 
 
 class HttpRpc:
-    """See Rpc and HistoryRpc. Also FaucetRpc on the local chain and, for SOL alone, on Solana's test networks."""
+    """See Rpc and HistoryRpc. Also FaucetRpc on the local chain and, for SOL alone, on Solana's test networks.
 
-    def __init__(self, client: AsyncClient, url: str) -> None:
+    `name` stands for the server in messages: its URL without what may be secret, like the key of a provider.
+    """
+
+    def __init__(self, client: AsyncClient, name: str, policy: SendPolicy) -> None:
         self._client = client
-        self._url = url
+        self._name = name
+        self.policy = policy
 
     async def get_account(self, address: bytes) -> AccountData | None:
         """See Rpc."""
@@ -83,7 +95,7 @@ class HttpRpc:
         """See Rpc."""
         account = await self.get_account(bytes(CLOCK_SYSVAR))
         if account is None or len(account.data) < _CLOCK.size:
-            raise ChainUnreachable(f"{self._url} has no readable Clock")
+            raise ChainUnreachable(f"{self._name} has no readable Clock")
         slot, _, _, _, unix_s = _CLOCK.unpack_from(account.data)
         return ChainTime(slot, unix_s)
 
@@ -97,16 +109,19 @@ class HttpRpc:
         response = await self._ask(self._client.get_minimum_balance_for_rent_exemption(size))
         return int(response.value)
 
-    async def latest_blockhash(self) -> bytes:
+    async def latest_blockhash(self) -> Blockhash:
         """See Rpc."""
-        response = await self._ask(self._client.get_latest_blockhash())
-        return bytes(response.value.blockhash)
+        response = await self._ask(self._client.get_latest_blockhash(Confirmed))
+        return Blockhash(bytes(response.value.blockhash), response.context.slot)
 
-    async def blockhash_valid(self, blockhash: bytes) -> bool:
+    async def blockhash_expired(self, blockhash: Blockhash) -> int | None:
         """See Rpc."""
-        params = [base58(blockhash), {"commitment": "confirmed"}]
-        answer = await self._call("isBlockhashValid", params, dict[str, Any])
-        return answer.get("value") is True
+        options = {"commitment": "confirmed", "minContextSlot": blockhash.slot}
+        answer = await self._call("isBlockhashValid", [base58(blockhash.value), options], dict[str, Any])
+        slot = answer.get("context", {}).get("slot")
+        if not isinstance(slot, int) or slot < blockhash.slot:
+            raise ChainUnreachable(f"{self._name} is behind slot {blockhash.slot}")
+        return None if answer.get("value") is True else slot
 
     async def send(self, transaction: bytes) -> str:
         """See Rpc."""
@@ -114,14 +129,31 @@ class HttpRpc:
         response = await self._ask(self._client.send_raw_transaction(transaction, options))
         return str(response.value)
 
-    async def status(self, signature: str) -> TransactionStatus | None:
+    async def simulate(self, transaction: bytes) -> Simulation:
+        """See Rpc."""
+        parsed = VersionedTransaction.from_bytes(transaction)
+        response = await self._ask(self._client.simulate_transaction(parsed, commitment=Confirmed))
+        outcome = json.loads(response.value.to_json())
+        logs = tuple(str(line) for line in outcome.get("logs") or ())
+        return Simulation(outcome.get("err"), int(outcome.get("unitsConsumed") or 0), logs)
+
+    async def status(self, signature: str, *, since_slot: int = 0) -> TransactionStatus | None:
         """See Rpc."""
         name = Signature.from_string(signature)
         response = await self._ask(self._client.get_signature_statuses([name], search_transaction_history=True))
+        if response.context.slot < since_slot:
+            raise ChainUnreachable(f"{self._name} is behind slot {since_slot}")
         found = json.loads(response.value[0].to_json()) if response.value and response.value[0] else None
-        if found is None or found.get("confirmationStatus") == "processed":
+        if found is None:
             return None
-        return TransactionStatus(int(found["slot"]), found.get("err"))
+        level = found.get("confirmationStatus")
+        return TransactionStatus(int(found["slot"]), found.get("err"), level if level in LEVELS else "processed")
+
+    async def prioritization_fees(self, addresses: Sequence[bytes]) -> list[int]:
+        """See Rpc."""
+        keys = [Pubkey.from_bytes(address) for address in addresses]
+        response = await self._ask(self._client.get_recent_prioritization_fees(keys))
+        return [fee.prioritization_fee for fee in response.value]
 
     async def request_airdrop(self, address: bytes, lamports: int) -> str:
         """See FaucetRpc."""
@@ -155,26 +187,43 @@ class HttpRpc:
             with trio.fail_after(CHAIN_REQUEST_TIMEOUT_S):
                 return await answer
         except trio.TooSlowError:
-            text = f"no answer from {self._url} within {CHAIN_REQUEST_TIMEOUT_S:.0f} s"
+            text = f"no answer from {self._name} within {CHAIN_REQUEST_TIMEOUT_S:.0f} s"
             raise ChainUnreachable(text) from None
         except SolanaRpcException as error:
-            raise ChainUnreachable(f"{self._url} did not answer: {_cause(error)}") from error
+            raise ChainUnreachable(f"{self._name} {_transport_failure(error)}") from error
         except (RPCException, SolanaJsonRpcError) as error:
-            if error.args and isinstance(error.args[0], NodeUnhealthyMessage | InternalErrorMessage):
-                raise ChainUnreachable(f"{self._url} is not well: {error.args[0].message}") from error
+            detail = error.args[0] if error.args else None
+            if isinstance(detail, MinContextSlotNotReachedMessage):
+                raise ChainUnreachable(f"{self._name} is behind: at slot {detail.data.context_slot}") from error
+            if isinstance(detail, NodeUnhealthyMessage | InternalErrorMessage):
+                raise ChainUnreachable(f"{self._name} is not well: {detail.message}") from error
             raise _rejection(error) from error
         except (RPCNoResultException, SerdeJSONError, ValueError) as error:
-            raise ChainUnreachable(f"{self._url} answered something else than Solana's JSON-RPC") from error
+            raise ChainUnreachable(f"{self._name} answered something else than Solana's JSON-RPC") from error
 
 
 def _data(account: Account | None) -> AccountData | None:
     return AccountData(bytes(account.data), bytes(account.owner), account.lamports) if account else None
 
 
-def _cause(error: BaseException) -> str:
+def _transport_failure(error: BaseException) -> str:
+    """What went wrong below JSON-RPC, without the URL, in which a provider's key may stand."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error) or type(error).__name__
+    if not isinstance(error, httpx2.HTTPStatusError):
+        return f"did not answer: {error or type(error).__name__}"
+    code = error.response.status_code
+    hint = _HTTP_HINTS.get(code, "")
+    return f"answered HTTP {code}{hint and ': ' + hint}"
+
+
+_HTTP_HINTS = {
+    401: "it does not know this client; check the key in --rpc",
+    403: "it refuses this client; check the key in --rpc",
+    404: "there is nothing at this path; check --rpc",
+    413: "the request is too large for it; choose another RPC server",
+    429: "it limits how often one may ask; wait, or choose another RPC server",
+}
 
 
 def _rejection(error: Exception) -> ChainRejected:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..protocol.chain import ChainTime
 from ..protocol.errors import ChainRejected
+from .send_policy import Level, SendPolicy
 from .transaction import error_text
 
 
@@ -30,6 +31,24 @@ class TransactionStatus:
 
     slot: int
     error: Any
+    level: Level = "finalized"
+
+
+@dataclass(frozen=True, slots=True)
+class Blockhash:
+    """A blockhash (32 bytes) and the slot in which the cluster named it."""
+
+    value: bytes
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What a transaction would do now. `error` as in TransactionStatus; `units` of computation."""
+
+    error: Any
+    units: int
+    logs: tuple[str, ...]
 
 
 class TransactionFault(ChainRejected):
@@ -42,6 +61,10 @@ class TransactionFault(ChainRejected):
 
 class Rpc(Protocol):
     """What the chain client asks of a cluster. Every call raises ChainUnreachable when there is no answer."""
+
+    @property
+    def policy(self) -> SendPolicy:
+        """How transactions are confirmed and priced on this cluster."""
 
     async def get_account(self, address: bytes) -> AccountData | None:
         """One account; None where there is none."""
@@ -61,17 +84,29 @@ class Rpc(Protocol):
     async def rent(self, size: int) -> int:
         """Lamports that exempt an account of `size` bytes from rent."""
 
-    async def latest_blockhash(self) -> bytes:
+    async def latest_blockhash(self) -> Blockhash:
         """A blockhash to sign on."""
 
-    async def blockhash_valid(self, blockhash: bytes) -> bool:
-        """False once no transaction on `blockhash` can land any more."""
+    async def blockhash_expired(self, blockhash: Blockhash) -> int | None:
+        """The slot by which no transaction on `blockhash` could land any more; None while one can.
+
+        Raises ChainUnreachable when the server is behind the slot of `blockhash`, and may not know it yet.
+        """
 
     async def send(self, transaction: bytes) -> str:
         """Check and forward; returns the signature. Raises TransactionFault when the preflight fails."""
 
-    async def status(self, signature: str) -> TransactionStatus | None:
-        """The outcome of a confirmed transaction; None while it is unknown."""
+    async def simulate(self, transaction: bytes) -> Simulation:
+        """Execute without keeping anything."""
+
+    async def status(self, signature: str, *, since_slot: int = 0) -> TransactionStatus | None:
+        """The outcome of a transaction at whatever level; None while it is unknown.
+
+        Raises ChainUnreachable when the server is behind `since_slot`: several may stand behind one URL.
+        """
+
+    async def prioritization_fees(self, addresses: Sequence[bytes]) -> list[int]:
+        """Micro-lamports a compute unit, the least that landed in each recent slot that wrote all `addresses`."""
 
 
 class FaucetRpc(Rpc, Protocol):

@@ -137,8 +137,17 @@ CHAIN_REQUEST_TIMEOUT_S = 5.0
 SUBMIT_ATTEMPTS_MAX = 5
 """How often a transaction is signed anew after its blockhash expired."""
 CONFIRM_POLL_S = 0.1
-RESEND_POLLS = 20
-"""Polls of a transaction's status before the same bytes are sent again."""
+"""First pause between two looks at a status; each pause is a quarter longer than the last."""
+CONFIRM_POLL_MAX_S = 0.5
+CHAIN_RETRY_MAX_S = 2.0
+"""Longest pause of a sender whose cluster does not answer; pauses double."""
+RESEND_POLLS = 8
+"""Polls of a transaction's status before the same bytes are sent again: after about two seconds."""
+PRIORITY_FEE_MAX_LAMPORTS = 100_000
+"""Of one transaction, unless the policy says otherwise: 0.0001 SOL."""
+PRIORITY_FEE_ACCOUNTS_MAX = 128
+COMPUTE_UNITS_MAX = 1_400_000
+COMPUTE_UNITS_MARGIN_PERCENT = 120
 DEPLOY_CHUNK_BYTES = 900
 
 # transport (the p2p package)

@@ -362,6 +362,32 @@ async def test_something_else_on_the_port_is_unreachable(nursery: trio.Nursery) 
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n", "HTTP 429: it limits how often"),
+        (b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", "HTTP 403: it refuses this client"),
+        (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n", "HTTP 502"),
+    ],
+)
+async def test_what_a_provider_refuses_is_explained_without_its_key(
+    nursery: trio.Nursery, answer: bytes, text: str
+) -> None:
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        await stream.send_all(answer)
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, refuse, listeners)
+    port = listeners[0].socket.getsockname()[1]
+    async with open_http_rpc(f"http://user:secret@127.0.0.1:{port}/secret?api-key=secret") as rpc:
+        with pytest.raises(ChainUnreachable) as caught:
+            await rpc.time()
+    assert text in str(caught.value) and f"http://127.0.0.1:{port}" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("bad", ["", "127.0.0.1:8899", "ftp://x", "http://"])
 async def test_a_bad_url_is_a_local_error(bad: str) -> None:
     with pytest.raises(LocalError, match="rpc: "):

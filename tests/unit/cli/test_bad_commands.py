@@ -237,3 +237,8 @@ def test_a_deny_list_that_is_none(command, tmp_path: Path) -> None:  # type: ign
     (tmp_path / "deny").write_text("somebody\n")
     refused(command("run", *SOMEBODY, *CHAIN_DOWN, "--deny-list", str(tmp_path / "deny")), "deny-list", "line 1")
     refused(command("bootstrap", "run", *CHAIN_DOWN, "--deny-list", str(tmp_path / "none")), "deny-list")
+
+
+@pytest.mark.parametrize(("fee", "text"), [("-1", "not an amount in SOL"), ("1e9", "not an amount"), ("2", "2 SOL")])
+def test_a_priority_fee_that_is_none_or_beyond_reason(command, fee: str, text: str) -> None:  # type: ignore[no-untyped-def]
+    refused(command("chain", "info", f"--priority-fee-max={fee}"), "priority-fee-max", text)
