@@ -19,6 +19,7 @@ from .settings import (
     home_option,
     identity,
     key_options,
+    program_id,
 )
 
 
@@ -52,7 +53,7 @@ def run_bootstrap(
     from ..ledger.chain_client import ChainClient
     from ..ledger.http_rpc import open_http_rpc
     from ..p2p.transport import Libp2pTransport
-    from .compose import parse_listen, program_id
+    from .compose import parse_listen
     from .world import SystemClock, SystemRandomness
 
     peers, denied = checked_addresses(bootstrap), deny_list_of(deny_list)

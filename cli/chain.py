@@ -1,4 +1,4 @@
-"""`cyxnode chain run | info | airdrop`."""
+"""`cyxnode chain run | info | airdrop | deploy`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import click
 import trio
 
 from ..protocol.units import base58, format_cyx, parse_cyx, parse_id
-from .compose import program_id
+from .deploy import deploy
 from .paying import paying_options, send_policy
 from .serving import ready_options, run_until_stopped, say_ready
-from .settings import CHAIN_PORT, chain_options, home_option, identity, key_options, rpc_option
+from .settings import CHAIN_PORT, chain_options, home_option, identity, key_options, program_id, rpc_option
 
 
 @click.group()
 def chain() -> None:
     """Run or use a local Solana chain with the escrow program."""
+
+
+chain.add_command(deploy)
 
 
 @chain.command("run")

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..ledger.addresses import LOCAL_PROGRAM_ID
 from ..ledger.chain_client import ChainClient
 from ..ledger.faucet import request_airdrop, request_tokens
 from ..ledger.http_rpc import open_http_rpc
@@ -22,7 +21,7 @@ from ..p2p.transport import Libp2pTransport
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
 from ..protocol.limits import MICRO
-from ..protocol.units import base58, parse_id
+from ..protocol.units import base58
 from ..scheduler.node import Ports, open_requester
 from ..scheduler.requester_service import News, RequesterService
 from .paying import send_policy
@@ -44,11 +43,6 @@ class Place:
     port: int = 0
     announce: tuple[str, ...] = ()
     deny_list: DenyList | None = None
-
-
-def program_id(text: str | None) -> bytes:
-    """The escrow program: `text` in base58, or that of the local chain."""
-    return LOCAL_PROGRAM_ID if text is None else parse_id(text, field="program")
 
 
 @asynccontextmanager

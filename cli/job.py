@@ -12,7 +12,7 @@ import trio
 from ..protocol.errors import LocalError
 from ..protocol.units import JobId, base58, format_cyx, parse_id
 from .paying import send_policy
-from .settings import chain_options, home_option, identity, key_options, network_options, seeds
+from .settings import chain_options, home_option, identity, key_options, network_options, program_id, seeds
 
 POLL_S = 1.0
 
@@ -37,7 +37,6 @@ def watch(job_id: str, home: Path, rpc: str, program: str | None, bootstrap: tup
     from ..protocol.messages import JobStatus
     from ..protocol.validation import STATUS_KINDS, job_topic
     from ..scheduler.node import open_presence
-    from .compose import program_id
     from .world import SystemClock, SystemRandomness
 
     watched = JobId(parse_id(job_id, field="job_id"))
@@ -112,7 +111,6 @@ def reclaim_jobs(home: Path, name: str, key: Path | None, rpc: str, program: str
     from ..ledger.http_rpc import open_http_rpc
     from ..ledger.journal import LevelJournal
     from ..scheduler.reclaim import Reclaimed, reclaim
-    from .compose import program_id
 
     pair, folder = identity(home, name, key)
 

@@ -15,7 +15,16 @@ from ..protocol.errors import LocalError
 from ..protocol.ports import Runner
 from ..protocol.units import base58, format_cyx, parse_cyx
 from .serving import ready_options, run_until_stopped, say_ready
-from .settings import deny_list_of, deny_list_option, home_option, identity, key_options, network_options, seeds
+from .settings import (
+    deny_list_of,
+    deny_list_option,
+    home_option,
+    identity,
+    key_options,
+    network_options,
+    program_id,
+    seeds,
+)
 
 log = structlog.get_logger()
 
@@ -70,7 +79,7 @@ def run(
         from ..scheduler.context import NodeSettings
         from ..scheduler.node import open_node
         from ..simulation.plan import REAL_MFLOP_PER_S
-        from .compose import Place, open_ports, parse_listen, program_id
+        from .compose import Place, open_ports, parse_listen
 
         host, port = parse_listen(listen)
         place = Place(rpc, program_id(program), peers, host, port, deny_list=denied)

@@ -18,6 +18,7 @@ import click
 from ..p2p.deny_list import DenyList
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair, load_key, save_key
+from ..protocol.units import parse_id
 from .paying import paying_options
 
 DEFAULT_RPC = "http://127.0.0.1:8899"
@@ -72,6 +73,13 @@ def chain_options(command: Command) -> Command:
     return click.option(
         "--program", default=None, envvar="CYXNODE_PROGRAM", help="Escrow program (default: the local chain's)."
     )(command)
+
+
+def program_id(text: str | None) -> bytes:
+    """The escrow program: `text` in base58, or that of the local chain."""
+    from ..ledger.addresses import LOCAL_PROGRAM_ID
+
+    return LOCAL_PROGRAM_ID if text is None else parse_id(text, field="program")
 
 
 def network_options(command: Command) -> Command:

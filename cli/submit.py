@@ -10,7 +10,7 @@ import click
 import trio
 
 from ..protocol.units import base58, format_cyx
-from .settings import home_option, identity, key_options, network_options, seeds
+from .settings import home_option, identity, key_options, network_options, program_id, seeds
 
 if TYPE_CHECKING:
     from ..scheduler.requester_service import JobOrder, JobResult, RequesterService
@@ -54,7 +54,7 @@ def submit_train(
     """Train a model on the network. The spec is readable by 1 + k operators: the worker and the committee."""
     from rich.console import Console
 
-    from .compose import Place, open_client, program_id
+    from .compose import Place, open_client
     from .order import load_plan
     from .render import JobView, show_waterfall, six_lines
 

@@ -49,7 +49,7 @@ async def ensure_genesis(cluster: LocalCluster, *, unbonding_s: int | None = Non
     if bare:
         return
     if await rpc.get_account(LOCAL_PROGRAM_ID) is None:
-        await deploy_program(rpc, faucet, program, local_keypair("buffer"), _program_elf())
+        await deploy_program(rpc, faucet, program, local_keypair("buffer"), program_elf())
         cluster.advance(cluster.unix_s)  # a program can be called from the slot after its deployment on
     config = await rpc.get_account(bytes(config_address(program.pubkey())))
     if config is None:
@@ -75,7 +75,8 @@ async def _initialise(rpc: DirectRpc, cluster: LocalCluster, program: Pubkey, un
     await send_and_confirm(rpc, instructions, [cluster.faucet])
 
 
-def _program_elf() -> bytes:
+def program_elf() -> bytes:
+    """The escrow program as built; LocalError when it cannot be read."""
     try:
         return PROGRAM_PATH.read_bytes()
     except OSError as error:

@@ -43,6 +43,7 @@ from .send_policy import LEVELS, SendPolicy
 
 T = TypeVar("T")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_METHOD_NOT_FOUND = -32601
 _CLOCK = struct.Struct("<QqQQq")
 
 
@@ -162,7 +163,13 @@ class HttpRpc:
 
     async def request_tokens(self, address: bytes, micro_cyx: int) -> str:
         """See FaucetRpc."""
-        return await self._call("cyx_requestTokens", [base58(address), micro_cyx], str)
+        try:
+            return await self._call("cyx_requestTokens", [base58(address), micro_cyx], str)
+        except ChainRejected as error:
+            if isinstance(error.__cause__, SolanaJsonRpcError) and error.__cause__.code == _METHOD_NOT_FOUND:
+                text = f"{self._name} gives no CYX away: only a local chain does"
+                raise LocalError(text, field="cyx", fix="ask for SOL alone: --cyx 0") from error
+            raise
 
     async def signatures(
         self, address: bytes, *, limit: int, before: str | None = None, until: str | None = None

@@ -29,6 +29,9 @@ from ..protocol.limits import (
 from .compute_budget import going_price, priced, without_budget
 from .rpc import Blockhash, Rpc, TransactionFault, TransactionStatus
 
+LAMPORTS_PER_SIGNATURE = 5_000
+"""The base fee of Solana."""
+
 
 def sign(instructions: Sequence[Instruction], signers: Sequence[Keypair], blockhash: bytes) -> bytes:
     """A signed legacy transaction, paid by the first signer. LocalError when it exceeds TRANSACTION_MAX_BYTES."""

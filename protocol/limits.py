@@ -149,6 +149,8 @@ PRIORITY_FEE_ACCOUNTS_MAX = 128
 COMPUTE_UNITS_MAX = 1_400_000
 COMPUTE_UNITS_MARGIN_PERCENT = 120
 DEPLOY_CHUNK_BYTES = 900
+DEPLOY_PARALLEL_MAX = 8
+"""Chunks of a program that are under way at once."""
 
 # transport (the p2p package)
 STREAMS_PER_PEER_MAX = 32
