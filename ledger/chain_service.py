@@ -17,6 +17,7 @@ from ..protocol.units import base58
 from .addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
 from .cluster import LocalCluster
 from .genesis import ensure_genesis
+from .group_commit import GroupCommit
 from .pubsub_server import serve_pubsub
 from .rpc_methods import RpcMethods
 from .rpc_server import open_port_pair, serve_rpc
@@ -49,9 +50,11 @@ async def serve_chain(
     try:
         await ensure_genesis(cluster, unbonding_s=unbonding_s, bare=bare)
         (listeners, bound), (socket_listeners, _) = await open_port_pair(host, port)
+        commit = GroupCommit(cluster.store)
         async with trio.open_nursery() as nursery:
-            pubsub = await nursery.start(serve_pubsub, Subscriptions(cluster), socket_listeners)
-            nursery.start_soon(serve_rpc, RpcMethods(cluster).call, listeners, pubsub.handler)
+            nursery.start_soon(commit.run)
+            pubsub = await nursery.start(serve_pubsub, Subscriptions(cluster), socket_listeners, commit.durable)
+            nursery.start_soon(serve_rpc, RpcMethods(cluster).call, listeners, pubsub.handler, commit.durable)
             nursery.start_soon(tick, cluster, _wall_unix_s)
             url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
             _log.info(

@@ -44,7 +44,7 @@ class LocalCluster:
     def __init__(self, entropy: Callable[[int], bytes], *, now_unix_s: int, path: Path | None = None) -> None:
         self._entropy = entropy
         self._svm = LiteSVM().with_mainnet_features().with_blockhash_check(False).with_transaction_history(0)
-        self._store = ClusterStore(path) if path is not None else None
+        self.store = ClusterStore(path) if path is not None else None
         self._history = History()
         self._sequence = 0
         self._blockhashes: OrderedDict[bytes, set[bytes]] = OrderedDict()
@@ -60,7 +60,7 @@ class LocalCluster:
         self.after_slot: Callable[[], None] = lambda: None
         """Told of each new slot."""
         self.faucet: Keypair = local_keypair("faucet")
-        self.genesis_hash = self._begin() if self._store is None else self._load(self._store)
+        self.genesis_hash = self._begin() if self.store is None else self._load(self.store)
         self.advance(now_unix_s)
 
     # time
@@ -72,8 +72,8 @@ class LocalCluster:
         self._slot_signatures.clear()
         self._slot_hashes.appendleft((self.slot, Hash(digest)))
         self._slot_times.append((self.slot, self.unix_s))
-        if self._store is not None:
-            self._store.put_slot(self.slot, digest, self.unix_s, self.slot - SLOT_HASHES_MAX)
+        if self.store is not None:
+            self.store.put_slot(self.slot, digest, self.unix_s, self.slot - SLOT_HASHES_MAX)
         self._last_digest = digest
         self._blockhashes[_blockhash(digest)] = set()
         if len(self._blockhashes) > BLOCKHASHES_MAX:
@@ -199,8 +199,8 @@ class LocalCluster:
 
     def close(self) -> None:
         """Release the data directory."""
-        if self._store is not None:
-            self._store.close()
+        if self.store is not None:
+            self.store.close()
 
     # inside
 
@@ -209,8 +209,8 @@ class LocalCluster:
         endowment = Account(FAUCET_LAMPORTS, b"", SYSTEM_PROGRAM, False, _RENT_EXEMPT_EPOCH)
         self._svm.set_account(self.faucet.pubkey(), endowment)
         self._last_digest = genesis
-        if self._store is not None:
-            self._store.begin(genesis, {self.faucet.pubkey(): endowment})
+        if self.store is not None:
+            self.store.begin(genesis, {self.faucet.pubkey(): endowment})
         return genesis
 
     def _load(self, store: ClusterStore) -> bytes:
@@ -283,13 +283,13 @@ class LocalCluster:
     def _keep(self, record: TransactionRecord, writable: list[Pubkey]) -> None:
         sequence, self._sequence = self._sequence, self._sequence + 1
         forgotten = self._history.add(sequence, record)
-        if self._store is None:
+        if self.store is None:
             return
         try:
             accounts = {address: self.account(bytes(address)) for address in writable}
-            self._store.put_transaction(sequence, record, accounts)
+            self.store.put_transaction(sequence, record, accounts)
             if forgotten is not None:
-                self._store.forget_transaction(forgotten)
+                self.store.forget_transaction(forgotten)
         except BaseException:
             self._broken = True
             raise

@@ -1,9 +1,10 @@
 """What the local chain keeps on disk, so that kill -9 loses no accepted transaction (one LevelDB).
 
 A transaction's record and all accounts that it could write go into one batch, synchronously, before the sender gets
-its signature. Slot hashes are written without a sync: the next synced batch carries them, and a slot that a power
-loss takes away held no transaction. Recent blockhashes are deliberately not kept: after a restart nothing that was
-signed before it can land, so nothing can be replayed.
+its signature; while `deferring`, several transactions share one batch (`group_commit`). Slot hashes are written without
+a sync: the next synced batch carries them, and a slot that a power loss takes away held no transaction. Recent
+blockhashes are deliberately not kept: after a restart nothing that was signed before it can land, so nothing can be
+replayed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from .journal import open_database
 
 _ACCOUNT, _SLOT, _TRANSACTION, _GENESIS = b"a", b"s", b"t", b"genesis"
 T = TypeVar("T")
+Batch = dict[bytes, bytes | None]
+"""Keys and their new values; None deletes."""
 
 _HEADER = struct.Struct("<QQ?32s")
 
@@ -34,6 +37,11 @@ class ClusterStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database = open_database(path)
+        self._pending: Batch = {}
+        self.deferring = False
+        """Whether transactions wait for `write_pending` instead of being written one by one."""
+        self.accepted = 0
+        """Transactions stored, or waiting, since this store was opened."""
 
     def genesis(self) -> bytes | None:
         """The genesis hash, or None when the directory is new."""
@@ -42,14 +50,15 @@ class ClusterStore:
 
     def begin(self, genesis: bytes, accounts: Mapping[Pubkey, Account | None]) -> None:
         """Store the genesis hash and the first accounts of a new chain."""
-        self._write({_GENESIS: genesis}, accounts)
+        self.write({_GENESIS: genesis, **_account_records(accounts)})
 
     def put_transaction(
         self, sequence: int, record: TransactionRecord, accounts: Mapping[Pubkey, Account | None]
     ) -> None:
-        """Store an accepted transaction and the accounts after it; on disk when this returns."""
+        """Store an accepted transaction and the accounts after it; on disk when this returns, unless deferring."""
         key = _TRANSACTION + struct.pack(">Q", sequence)
-        self._write({key: msgspec.msgpack.encode(record)}, accounts)
+        self._put({key: msgspec.msgpack.encode(record), **_account_records(accounts)})
+        self.accepted += 1
 
     def put_slot(self, slot: int, digest: bytes, unix_s: int, expired: int) -> None:
         """Store the hash and time of a finished slot, and forget slot `expired`."""
@@ -62,7 +71,28 @@ class ClusterStore:
 
     def forget_transaction(self, sequence: int) -> None:
         """Drop the oldest record of a bounded history."""
-        self._database.delete(_TRANSACTION + struct.pack(">Q", sequence))
+        key = _TRANSACTION + struct.pack(">Q", sequence)
+        if self.deferring:
+            self._pending[key] = None
+        else:
+            self._database.delete(key)
+
+    def take_pending(self) -> Batch:
+        """What waits to be written, for `write`; the caller answers for it from now on."""
+        pending, self._pending = self._pending, {}
+        return pending
+
+    def write(self, batch: Batch) -> None:
+        """All or nothing, on disk when this returns; may run in a thread. LocalError when the disk refuses."""
+        try:
+            with self._database.write_batch(sync=True) as writing:
+                for key, value in batch.items():
+                    if value is None:
+                        writing.delete(key)
+                    else:
+                        writing.put(key, value)
+        except plyvel.IOError as error:
+            raise self._full(error) from error
 
     def accounts(self) -> Iterator[tuple[Pubkey, Account]]:
         """All stored accounts."""
@@ -80,8 +110,18 @@ class ClusterStore:
             yield int.from_bytes(key, "big"), self._decode(_decode_record, value)
 
     def close(self) -> None:
-        """Release the directory."""
-        self._database.close()
+        """Write what waits, and release the directory."""
+        try:
+            if self._pending:
+                self.write(self.take_pending())
+        finally:
+            self._database.close()
+
+    def _put(self, batch: Batch) -> None:
+        if self.deferring:
+            self._pending.update(batch)
+        else:
+            self.write(batch)
 
     def _read(self, key: bytes) -> bytes | None:
         try:
@@ -104,25 +144,19 @@ class ClusterStore:
         except (struct.error, ValueError, msgspec.DecodeError) as error:
             raise self._damaged(error) from error
 
-    def _write(self, records: Mapping[bytes, bytes], accounts: Mapping[Pubkey, Account | None]) -> None:
-        try:
-            with self._database.write_batch(sync=True) as batch:
-                for key, value in records.items():
-                    batch.put(key, value)
-                for address, account in accounts.items():
-                    if account is None:
-                        batch.delete(_ACCOUNT + bytes(address))
-                    else:
-                        batch.put(_ACCOUNT + bytes(address), _encode_account(account))
-        except plyvel.IOError as error:
-            raise self._full(error) from error
-
     def _full(self, error: Exception) -> LocalError:
         return LocalError(f"{self._path}: {error}", field="data dir", fix="free some disk space and restart")
 
     def _damaged(self, error: Exception) -> LocalError:
         fix = f"restore it from a backup, or start a new chain: mv {self._path} {self._path}.damaged"
         return LocalError(f"{self._path} is damaged: {error}", field="data dir", fix=fix)
+
+
+def _account_records(accounts: Mapping[Pubkey, Account | None]) -> Batch:
+    return {
+        _ACCOUNT + bytes(address): None if account is None else _encode_account(account)
+        for address, account in accounts.items()
+    }
 
 
 def _encode_account(account: Account) -> bytes:

@@ -26,7 +26,7 @@ from ..protocol.limits import (
     SUBSCRIBE_REQUEST_MAX_BYTES,
 )
 from .outbox import Outbox
-from .rpc_server import allowed_origin, answer
+from .rpc_server import Durable, allowed_origin, answer
 from .subscriptions import Subscriber, Subscriptions
 
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ _TOO_SLOW = f"too slow: more than {OUTBOX_MESSAGES_MAX} messages were waiting"
 async def serve_pubsub(
     subscriptions: Subscriptions,
     listeners: Sequence[trio.SocketListener],
+    durable: Durable = trio.lowlevel.checkpoint,
     *,
     task_status: TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve websockets until cancelled; starts with the server, whose `handler` takes streams of other ports too."""
+    """Serve websockets until cancelled; starts with the server, whose `handler` takes streams of other ports too.
+
+    `durable` is awaited before anything is told.
+    """
     sockets = trio.CapacityLimiter(SOCKETS_MAX)
 
     async def handle(socket: ServerConnection) -> None:
@@ -55,7 +59,7 @@ async def serve_pubsub(
             await socket.aclose(_POLICY_VIOLATION, f"more than {SOCKETS_MAX} websockets")
             return
         try:
-            await _converse(socket, subscriptions)
+            await _converse(socket, subscriptions, durable)
         finally:
             sockets.release_on_behalf_of(socket)
 
@@ -81,12 +85,12 @@ def _refuse_strangers(socket: ServerConnection, request: Request) -> Response | 
     return socket.respond(http.HTTPStatus.FORBIDDEN, "pages of other sites are refused\n")
 
 
-async def _converse(socket: ServerConnection, subscriptions: Subscriptions) -> None:
+async def _converse(socket: ServerConnection, subscriptions: Subscriptions, durable: Durable) -> None:
     outbox = Outbox()
     subscriber = Subscriber(subscriptions, outbox.put)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_send, socket, outbox, nursery.cancel_scope)
+            nursery.start_soon(_send, socket, outbox, durable, nursery.cancel_scope)
             async for message in socket:
                 body = message if isinstance(message, bytes) else message.encode()
                 reply = answer(subscriber.call, body)
@@ -101,9 +105,10 @@ async def _converse(socket: ServerConnection, subscriptions: Subscriptions) -> N
         subscriber.close()
 
 
-async def _send(socket: ServerConnection, outbox: Outbox, scope: trio.CancelScope) -> None:
+async def _send(socket: ServerConnection, outbox: Outbox, durable: Durable, scope: trio.CancelScope) -> None:
     """Send what waits; ends the connection when the reader falls behind or takes nothing for SOCKET_SEND_TIMEOUT_S."""
     while (message := await outbox.take()) is not None:
+        await durable()
         with trio.move_on_after(SOCKET_SEND_TIMEOUT_S) as patience:
             await socket.send(message.decode())
         if patience.cancelled_caught:

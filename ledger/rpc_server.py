@@ -42,6 +42,8 @@ Call = Callable[[str, Any], Any]
 Listening = tuple[Sequence[trio.SocketListener], int]
 """Listeners and the port that they are bound to."""
 Upgrade = Callable[[trio.abc.Stream], Awaitable[None]]
+Durable = Callable[[], Awaitable[None]]
+"""Returns once all that was accepted is on disk."""
 
 
 class _Upgraded(Exception):
@@ -139,8 +141,16 @@ async def open_port_pair(host: str, port: int) -> tuple[Listening, Listening]:
     raise AssertionError("the last attempt returns or raises")
 
 
-async def serve_rpc(call: Call, listeners: Sequence[trio.SocketListener], upgrade: Upgrade | None = None) -> None:
-    """Serve connections until cancelled; closes the listeners. `upgrade` takes connections that become websockets."""
+async def serve_rpc(
+    call: Call,
+    listeners: Sequence[trio.SocketListener],
+    upgrade: Upgrade | None = None,
+    durable: Durable = trio.lowlevel.checkpoint,
+) -> None:
+    """Serve connections until cancelled; closes the listeners.
+
+    `upgrade` takes connections that become websockets; `durable` is awaited before an answer is sent.
+    """
     limiter = trio.CapacityLimiter(RPC_CONNECTIONS_MAX)
 
     async def handle(stream: trio.SocketStream) -> None:
@@ -151,7 +161,7 @@ async def serve_rpc(call: Call, listeners: Sequence[trio.SocketListener], upgrad
                 _log.warning("chain.too_many_connections", limit=RPC_CONNECTIONS_MAX)
                 return
             try:
-                await _Connection(stream, call, upgrade).run()
+                await _Connection(stream, call, upgrade, durable).run()
             except Exception:
                 _log.exception("chain.connection_failed")  # our bug, not to be paid for by other connections
             finally:
@@ -175,8 +185,8 @@ def _is_loopback(host: str) -> bool:
 class _Connection:
     """One HTTP/1.1 connection, kept alive."""
 
-    def __init__(self, stream: trio.SocketStream, call: Call, upgrade: Upgrade | None) -> None:
-        self._stream, self._call, self._upgrade = stream, call, upgrade
+    def __init__(self, stream: trio.SocketStream, call: Call, upgrade: Upgrade | None, durable: Durable) -> None:
+        self._stream, self._call, self._upgrade, self._durable = stream, call, upgrade, durable
         self._origin = ""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=RPC_HEADERS_MAX_BYTES)
 
@@ -189,6 +199,7 @@ class _Connection:
                     if body is None:
                         return
                     reply = answer(self._call, body) if body else b""
+                    await self._durable()
                     await self._respond(200 if reply else 204, reply, "application/json")
                 if self._http.our_state is h11.MUST_CLOSE:
                     return
