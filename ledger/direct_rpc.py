@@ -70,7 +70,7 @@ class DirectRpc:
         await trio.lowlevel.checkpoint()
         return None if self._cluster.is_blockhash_valid(blockhash.value) else self._cluster.slot
 
-    async def send(self, transaction: bytes) -> str:
+    async def send(self, transaction: bytes, *, since_slot: int = 0) -> str:
         """See Rpc."""
         await trio.lowlevel.checkpoint()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from solana.rpc.async_api import AsyncClient
 from solana.rpc.commitment import Commitment, Confirmed
 from solana.rpc.core import RPCException, RPCNoResultException
 from solana.rpc.jsonrpc import JsonRpcRequest, SolanaJsonRpcError
-from solana.rpc.models import MemcmpOpts, TxOpts
+from solana.rpc.models import MemcmpOpts
 from solders.account import Account
 from solders.errors import SerdeJSONError
 from solders.pubkey import Pubkey
@@ -28,13 +29,12 @@ from solders.rpc.errors import (
     InternalErrorMessage,
     MinContextSlotNotReachedMessage,
     NodeUnhealthyMessage,
-    SendTransactionPreflightFailureMessage,
 )
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from ..protocol.chain import ChainTime
-from ..protocol.errors import ChainRejected, ChainUnreachable, LocalError
+from ..protocol.errors import ChainRejected, ChainUnreachable, CyxError, LocalError
 from ..protocol.limits import CHAIN_REQUEST_TIMEOUT_S
 from ..protocol.units import base58
 from .addresses import CLOCK_SYSVAR
@@ -43,7 +43,16 @@ from .send_policy import LEVELS, SendPolicy
 
 T = TypeVar("T")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_METHOD_NOT_FOUND = -32601
+_METHOD_NOT_FOUND, _PREFLIGHT_FAILURE = -32601, -32002
+_UNWELL = {
+    -32603: "is not well",
+    -32005: "is not well",
+    -32004: "is behind",
+    -32014: "is behind",
+    -32016: "is behind",
+}
+"""Codes after which the same call may succeed, here or on another server behind the same URL."""
+_SOLDERS_CODES = {InternalErrorMessage: -32603, NodeUnhealthyMessage: -32005, MinContextSlotNotReachedMessage: -32016}
 _CLOCK = struct.Struct("<QqQQq")
 
 
@@ -124,11 +133,10 @@ class HttpRpc:
             raise ChainUnreachable(f"{self._name} is behind slot {blockhash.slot}")
         return None if answer.get("value") is True else slot
 
-    async def send(self, transaction: bytes) -> str:
+    async def send(self, transaction: bytes, *, since_slot: int = 0) -> str:
         """See Rpc."""
-        options = TxOpts(preflight_commitment=Confirmed)
-        response = await self._ask(self._client.send_raw_transaction(transaction, options))
-        return str(response.value)
+        options = {"encoding": "base64", "preflightCommitment": "confirmed", "minContextSlot": since_slot}
+        return await self._call("sendTransaction", [b64encode(transaction).decode(), options], str)
 
     async def simulate(self, transaction: bytes) -> Simulation:
         """See Rpc."""
@@ -199,14 +207,24 @@ class HttpRpc:
         except SolanaRpcException as error:
             raise ChainUnreachable(f"{self._name} {_transport_failure(error)}") from error
         except (RPCException, SolanaJsonRpcError) as error:
-            detail = error.args[0] if error.args else None
-            if isinstance(detail, MinContextSlotNotReachedMessage):
-                raise ChainUnreachable(f"{self._name} is behind: at slot {detail.data.context_slot}") from error
-            if isinstance(detail, NodeUnhealthyMessage | InternalErrorMessage):
-                raise ChainUnreachable(f"{self._name} is not well: {detail.message}") from error
-            raise _rejection(error) from error
+            raise self._refusal(error) from error
         except (RPCNoResultException, SerdeJSONError, ValueError) as error:
             raise ChainUnreachable(f"{self._name} answered something else than Solana's JSON-RPC") from error
+
+    def _refusal(self, error: RPCException | SolanaJsonRpcError) -> CyxError:
+        """Read an error, which solana-py gives as its own or, where it knows the code, as one of solders' messages."""
+        if isinstance(error, SolanaJsonRpcError):
+            code, text, data = error.code, error.message, error.data
+        else:
+            detail = error.args[0] if error.args else ""
+            code = next((number for kind, number in _SOLDERS_CODES.items() if isinstance(detail, kind)), 0)
+            text, data = str(getattr(detail, "message", detail)), None
+        if code in _UNWELL:
+            return ChainUnreachable(f"{self._name} {_UNWELL[code]}: {text}")
+        if code == _PREFLIGHT_FAILURE and isinstance(data, dict):
+            logs = tuple(str(line) for line in data.get("logs") or ())
+            return TransactionFault(data.get("err"), logs=logs)
+        return ChainRejected(text)
 
 
 def _data(account: Account | None) -> AccountData | None:
@@ -231,12 +249,3 @@ _HTTP_HINTS = {
     413: "the request is too large for it; choose another RPC server",
     429: "it limits how often one may ask; wait, or choose another RPC server",
 }
-
-
-def _rejection(error: Exception) -> ChainRejected:
-    detail = error.args[0] if error.args else ""
-    if isinstance(detail, SendTransactionPreflightFailureMessage):
-        outcome = json.loads(detail.data.to_json())
-        logs = tuple(str(line) for line in outcome.get("logs") or ())
-        return TransactionFault(outcome.get("err"), logs=logs)
-    return ChainRejected(str(getattr(detail, "message", detail)))

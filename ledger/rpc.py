@@ -93,8 +93,11 @@ class Rpc(Protocol):
         Raises ChainUnreachable when the server is behind the slot of `blockhash`, and may not know it yet.
         """
 
-    async def send(self, transaction: bytes) -> str:
-        """Check and forward; returns the signature. Raises TransactionFault when the preflight fails."""
+    async def send(self, transaction: bytes, *, since_slot: int = 0) -> str:
+        """Check and forward; returns the signature. Raises TransactionFault when the preflight fails.
+
+        Raises ChainUnreachable when the server is behind `since_slot`: its preflight would see an old chain.
+        """
 
     async def simulate(self, transaction: bytes) -> Simulation:
         """Execute without keeping anything."""

@@ -15,7 +15,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from ..protocol.errors import LocalError
-from ..protocol.limits import SIGNATURES_PAGE_MAX
+from ..protocol.limits import SIGNATURE_STATUSES_MAX, SIGNATURES_PAGE_MAX
 from ..protocol.units import base58
 from .account_format import AccountFormat, decimals_of
 from .addresses import LOCAL_MINT, LOCAL_PROGRAM_ID
@@ -150,7 +150,8 @@ class RpcMethods:
             raise RpcFault(PREFLIGHT_FAILURE, f"Transaction simulation failed: {refusal}", data) from refusal
 
     def _signature_statuses(self, params: Params) -> Json:
-        records = [self._cluster.transaction(text) if isinstance(text, str) else None for text in params.texts(0)]
+        names = params.texts(0, SIGNATURE_STATUSES_MAX)
+        records = [self._cluster.transaction(name) if isinstance(name, str) else None for name in names]
         return self._with_context([status_json(record) if record else None for record in records])
 
     def _signatures_for_address(self, params: Params) -> list[Json]:

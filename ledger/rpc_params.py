@@ -33,10 +33,11 @@ def require_context(params: Any, slot: int) -> None:
     for options in params if isinstance(params, list) else ():
         if not isinstance(options, dict):
             continue
-        level = options.get("commitment")
-        if level is not None and level not in COMMITMENTS:
-            text = f"Invalid params: commitment: {str(level)[:32]!r} is not one of {', '.join(COMMITMENTS)}"
-            raise RpcFault(INVALID_PARAMS, text)
+        for name in ("commitment", "preflightCommitment"):
+            level = options.get(name)
+            if level is not None and level not in COMMITMENTS:
+                text = f"Invalid params: {name}: {str(level)[:32]!r} is not one of {', '.join(COMMITMENTS)}"
+                raise RpcFault(INVALID_PARAMS, text)
         least = options.get("minContextSlot")
         if least is None:
             continue
@@ -94,11 +95,11 @@ class Params:
         """At most RPC_ACCOUNTS_MAX addresses."""
         return [address(value) for value in self.texts(index)]
 
-    def texts(self, index: int) -> list[Any]:
-        """An array of at most RPC_ACCOUNTS_MAX values."""
+    def texts(self, index: int, most: int = RPC_ACCOUNTS_MAX) -> list[Any]:
+        """An array of at most `most` values."""
         values: list[Any] = self.at(index, list)
-        if len(values) > RPC_ACCOUNTS_MAX:
-            raise RpcFault(INVALID_PARAMS, f"Too many inputs provided; max {RPC_ACCOUNTS_MAX}")
+        if len(values) > most:
+            raise RpcFault(INVALID_PARAMS, f"Too many inputs provided; max {most}")
         return values
 
     def transaction(self, index: int, encoding: Any) -> bytes:

@@ -101,7 +101,7 @@ async def _land(rpc: Rpc, raw: bytes, signature: str, blockhash: Blockhash, budg
         try:
             offers += 1
             try:
-                polls = RESEND_POLLS if await _offer(rpc, raw) else 1
+                polls = RESEND_POLLS if await _offer(rpc, raw, blockhash.slot) else 1
             except TransactionFault as refused:
                 fault = TransactionFault(without_budget(refused.error, budgeted), logs=refused.logs)
                 if offers == 1:
@@ -135,10 +135,10 @@ async def _watch(rpc: Rpc, signature: str, polls: int) -> TransactionStatus | No
     return None
 
 
-async def _offer(rpc: Rpc, raw: bytes) -> bool:
+async def _offer(rpc: Rpc, raw: bytes, since_slot: int) -> bool:
     """Whether the cluster has taken the transaction, now or before; False when it does not know the blockhash."""
     try:
-        await rpc.send(raw)
+        await rpc.send(raw, since_slot=since_slot)
     except TransactionFault as fault:
         if fault.error == "BlockhashNotFound":
             return False

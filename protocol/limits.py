@@ -113,6 +113,7 @@ HISTORY_PAGE_MAX = 100
 """Transactions that `wallet history` fetches, one request each."""
 JOB_TRANSACTIONS_MAX = 100
 """Transactions of one job among which its first is looked for: opening, seating, settlements, closing."""
+SIGNATURE_STATUSES_MAX = 256
 BASE58_DATA_MAX_BYTES = 128
 """Of account data in base58; more is asked for in base64, as on Solana."""
 ACCOUNT_FILTERS_MAX = 4

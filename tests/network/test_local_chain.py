@@ -26,6 +26,8 @@ from cyxnode.ledger.chain_client import ChainClient
 from cyxnode.ledger.chain_service import serve_chain
 from cyxnode.ledger.escrow_layout import SLOT_HASHES_SYSVAR
 from cyxnode.ledger.http_rpc import open_http_rpc
+from cyxnode.ledger.rpc import Blockhash, TransactionFault
+from cyxnode.ledger.sender import sign
 from cyxnode.protocol.chain import Register
 from cyxnode.protocol.errors import ChainUnreachable, LocalError
 from cyxnode.protocol.identity import KeyPair
@@ -184,6 +186,8 @@ def call(method: str, *params: Any) -> dict[str, Any]:
         (call("getBalance", "0OIl"), -32602),
         (call("getBalance", True), -32602),
         (call("getMultipleAccounts", ["1" * 32] * 101), -32602),
+        (call("getSignatureStatuses", ["1" * 64] * 257), -32602),
+        (call("sendTransaction", "AA", {"preflightCommitment": "surely"}), -32602),
         (call("getMinimumBalanceForRentExemption", -1), -32602),
         (call("sendTransaction", "!!", {"encoding": "base64"}), -32602),
         (call("sendTransaction", "A" * 5000, {"encoding": "base64"}), -32602),
@@ -360,6 +364,34 @@ async def test_something_else_on_the_port_is_unreachable(nursery: trio.Nursery) 
         with pytest.raises(ChainUnreachable, match="something else"):
             await rpc.time()
     nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_is_behind_is_told_from_one_that_refuses(url: str) -> None:
+    async with open_http_rpc(url) as rpc:
+        latest = await rpc.latest_blockhash()
+        assert await rpc.blockhash_expired(latest) is None
+        assert await rpc.blockhash_expired(Blockhash(bytes(32), latest.slot)) is not None
+        ahead = latest.slot + 10_000
+        for question in (
+            rpc.blockhash_expired(Blockhash(latest.value, ahead)),
+            rpc.status("1" * 64, since_slot=ahead),
+            rpc.send(bytes(200), since_slot=ahead),
+        ):
+            with pytest.raises(ChainUnreachable, match="is behind"):
+                await question
+
+
+async def test_a_fault_of_the_preflight_keeps_error_and_logs(url: str) -> None:
+    async with open_http_rpc(url) as rpc:
+        await rpc.request_airdrop(bytes(ALICE.pubkey()), SOL)
+        gift = TransferParams(from_pubkey=ALICE.pubkey(), to_pubkey=BOB, lamports=5 * SOL)
+        raw = sign([transfer(gift)], [ALICE], (await rpc.latest_blockhash()).value)
+        with pytest.raises(TransactionFault) as caught:
+            await rpc.send(raw)
+        assert caught.value.error == {"InstructionError": [0, {"Custom": 1}]} and caught.value.logs
+        simulated = await rpc.simulate(raw)
+        assert (simulated.error, simulated.units > 0) == (caught.value.error, True)
+        assert await rpc.prioritization_fees([bytes(BOB)]) == [0]
 
 
 @pytest.mark.parametrize(

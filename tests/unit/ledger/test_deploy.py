@@ -53,7 +53,7 @@ class Wire(DirectRpc):
         self.cluster, self.sent, self.cut = cluster, 0, -1
         self.under_way = self.most_under_way = 0
 
-    async def send(self, transaction: bytes) -> str:
+    async def send(self, transaction: bytes, *, since_slot: int = 0) -> str:
         if self.sent == self.cut:
             raise PowerCut
         self.sent += 1
@@ -61,7 +61,7 @@ class Wire(DirectRpc):
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
             await trio.sleep(0.01)
-            return await super().send(transaction)
+            return await super().send(transaction, since_slot=since_slot)
         finally:
             self.under_way -= 1
 

@@ -51,11 +51,11 @@ class BadLine(DirectRpc):
         self.soft = 0
         self.sent: list[bytes] = []
 
-    async def send(self, transaction: bytes) -> str:
+    async def send(self, transaction: bytes, *, since_slot: int = 0) -> str:
         if self.before:
             self.before.pop(0)()
         self.sent.append(transaction)
-        signature = await super().send(transaction)
+        signature = await super().send(transaction, since_slot=since_slot)
         if self.after:
             self.after.pop(0)()
         return signature
