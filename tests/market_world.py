@@ -62,6 +62,7 @@ class FlakyRpc:
 
     def __init__(self, world: World, cluster: LocalCluster) -> None:
         self._world, self._rpc = world, DirectRpc(cluster)
+        self.policy = self._rpc.policy
 
     def __getattr__(self, name: str) -> Any:
         if self._world.chain_away:
