@@ -6,36 +6,17 @@ They are kept in click's context instead of being handed through each command, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import click
 
 from ..ledger.send_policy import SendPolicy
 from ..protocol.errors import LocalError
-from ..protocol.limits import PRIORITY_FEE_MAX_LAMPORTS
+from ..protocol.limits import LAMPORTS_PER_SOL, PRIORITY_FEE_MAX_LAMPORTS
+from ..protocol.units import format_sol, parse_sol
 
-LAMPORTS_PER_SOL = 10**9
 PRIORITY_FEE_LIMIT_SOL = 1
 _COMMITMENT, _PRIORITY_FEE = "cyxnode.commitment", "cyxnode.priority_fee_max_lamports"
-
-
-def format_sol(lamports: int) -> str:
-    """'0.0001' for 100,000 lamports."""
-    whole, rest = divmod(lamports, LAMPORTS_PER_SOL)
-    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
-
-
-def parse_sol(text: str, *, field: str) -> int:
-    """Lamports of an amount in SOL; LocalError when it has a sign, an exponent or more than nine decimals."""
-    try:
-        lamports = Decimal(text) * LAMPORTS_PER_SOL if text.replace(".", "", 1).isdecimal() else Decimal("NaN")
-    except InvalidOperation:
-        lamports = Decimal("NaN")
-    if lamports.is_nan() or lamports != int(lamports):
-        fix = "write it like 0.0001, at most nine decimals"
-        raise LocalError(f"{text!r} is not an amount in SOL", field=field, fix=fix)
-    return int(lamports)
 
 
 def paying_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +34,7 @@ def paying_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--priority-fee-max",
-            default=format_sol(PRIORITY_FEE_MAX_LAMPORTS),
+            default=format_sol(PRIORITY_FEE_MAX_LAMPORTS).rstrip("0"),
             envvar="CYXNODE_PRIORITY_FEE_MAX",
             show_default=True,
             expose_value=False,

@@ -13,6 +13,7 @@ import click
 
 from ..protocol.identity import KeyPair
 from ..protocol.units import base58, format_cyx, format_sol, parse_id
+from .paying import send_policy
 from .settings import Command
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ async def open_wallet(rpc: str, program: str | None, key: KeyPair) -> AsyncItera
     from ..ledger.http_rpc import open_http_rpc
 
     program_id = LOCAL_PROGRAM_ID if program is None else parse_id(program, field="program")
-    async with open_http_rpc(rpc) as client:
+    async with open_http_rpc(rpc, send_policy()) as client:
         yield Wallet(key, client, ChainClient(client, key, program_id))
 
 

@@ -11,11 +11,13 @@ from solders.account import Account
 
 from ..protocol.chain import ChainTime
 from ..protocol.errors import ChainRejected, LocalError
+from .account_format import decimals_of
 from .cluster import LocalCluster
 from .local_faucet import airdrop, give_tokens
 from .rpc import AccountData, Blockhash, Simulation, TransactionFault, TransactionStatus
 from .send_policy import SendPolicy
 from .transaction import TransactionRefused
+from .transaction_json import landed_json
 
 
 class DirectRpc:
@@ -109,7 +111,8 @@ class DirectRpc:
         """See HistoryRpc."""
         await trio.lowlevel.checkpoint()
         record = self._cluster.transaction(signature)
-        return transaction_json(record, "base64") if record is not None else None
+        decimals = decimals_of(self._cluster)
+        return landed_json(record, "base64", decimals, newest_version=0) if record is not None else None
 
     async def request_airdrop(self, address: bytes, lamports: int) -> str:
         """See FaucetRpc."""

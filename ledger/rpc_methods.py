@@ -26,7 +26,7 @@ from .rpc_json import Json, status_json, token_amount
 from .rpc_params import INVALID_PARAMS, METHOD_NOT_FOUND, PREFLIGHT_FAILURE, Params, RpcFault, require_context
 from .rpc_token_methods import TokenMethods
 from .transaction import TransactionRefused
-from .transaction_json import transaction_encoding, transaction_json
+from .transaction_json import landed_json, transaction_encoding
 
 LAMPORTS_PER_SIGNATURE = 5000
 
@@ -178,10 +178,7 @@ class RpcMethods:
         options: dict[str, Any] = wish if isinstance(wish, dict) else {"encoding": wish}
         encoding, newest = transaction_encoding(options.get("encoding")), options.get("maxSupportedTransactionVersion")
         record = self._cluster.transaction(params.at(0, str))
-        if record is None:
-            return None
-        written = transaction_json(record, encoding, self._decimals, newest_version=newest)
-        return {"slot": record.slot, "blockTime": record.unix_s, **written}
+        return landed_json(record, encoding, self._decimals, newest_version=newest) if record else None
 
     def _info(self, _: Params) -> Json:
         mint = self._cluster.account(LOCAL_MINT)

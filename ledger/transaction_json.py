@@ -57,6 +57,12 @@ def transaction_json(record: TransactionRecord, encoding: str, decimals: Decimal
     return {"transaction": written, "meta": _meta(record, message, decimals), "version": version}
 
 
+def landed_json(record: TransactionRecord, encoding: str, decimals: Decimals, *, newest_version: Any) -> Json:
+    """The answer of getTransaction: the same with slot and time."""
+    written = transaction_json(record, encoding, decimals, newest_version=newest_version)
+    return {"slot": record.slot, "blockTime": record.unix_s, **written}
+
+
 def transaction_record(signature: str, answer: Json) -> TransactionRecord:
     """The transaction of an answer of getTransaction in base64; RemoteError when it is not one."""
     try:
