@@ -102,6 +102,11 @@ class ChainClient:
         account = await self._rpc.get_account(bytes(job_address(self._program, job)))
         return decode_job(self._owned(account)) if account else None
 
+    def derivations(self, job: JobId) -> int:
+        """See the port."""
+        seeds = ([b"job", job], [b"vault", job])
+        return sum(256 - Pubkey.find_program_address(one, self._program)[1] for one in seeds)
+
     async def settlements(self, job: JobId) -> list[Settle]:
         """See the port."""
         return await read_settlements(self._rpc, self.program, job)

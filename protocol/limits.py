@@ -71,6 +71,8 @@ QUORUMS = {3: 2, 5: 3, 7: 5}
 FRAUD_QUORUMS = {3: 3, 5: 4, 7: 5}
 """k -> signatures that take a stake (DESIGN 8)."""
 COMMITTEE_MAX = 7
+NONCES_DRAWN = 16
+"""Nonces among which a requester chooses the one whose addresses cost the program least."""
 SETTLEMENTS_MAX = 8
 """Settlements of one job: the last one has to end it."""
 BIDS_MAX = 48

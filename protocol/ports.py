@@ -114,6 +114,9 @@ class Chain(Protocol):
     async def node(self, node: NodeId) -> NodeAccount | None: ...
     async def nodes(self) -> list[NodeAccount]: ...
     async def job(self, job: JobId) -> JobAccount | None: ...
+    def derivations(self, job: JobId) -> int:
+        """How many addresses the program has to try when the job is opened, at least 2: each costs it compute units."""
+
     async def settlements(self, job: JobId) -> list[Settle]:
         """What has settled a job so far, oldest first, with the signatures that the chain verified."""
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.keypair import Keypair
 
 from chain_world import CLASS, MINIMUM_STAKE, UNBONDING_S, World, key, node_id
+from cyxnode.ledger.chain_client import ChainClient
 from cyxnode.protocol import chain
-from cyxnode.protocol.limits import COMMITTEE_MAX, QUORUMS, TRANSACTION_MAX_BYTES
+from cyxnode.protocol.hashing import job_id
+from cyxnode.protocol.identity import KeyPair
+from cyxnode.protocol.limits import COMMITTEE_MAX, NONCES_DRAWN, QUORUMS, TRANSACTION_MAX_BYTES
 from cyxnode.protocol.units import MicroCyx
 
 DOCS = Path(__file__).parents[2] / "docs" / "escrow.md"
@@ -92,6 +96,23 @@ def test_docs_state_the_measured_compute_units() -> None:
             said_size, said_units = (int(cell.replace(",", "")) for cell in row.groups())
             assert said_size == size, f"docs/escrow.md: {name} with {k} seats takes {size} bytes"
             assert abs(said_units - units) <= units * 0.1, f"docs/escrow.md: {name}, {k} seats: {units:,} units"
+
+
+def test_a_well_chosen_nonce_keeps_opening_cheap() -> None:
+    """As the requester chooses it: the compute units of the program beside those of the token program."""
+    world, rng = World(), Random(1)
+    client = ChainClient(None, KeyPair(bytes(32)), bytes(world.program))  # type: ignore[arg-type]
+    for number in range(20):
+        world.requester = world.wallet(f"requester{number}")
+        wish = world.open_job_wish()
+        me, nonces = node_id(world.requester), [rng.randbytes(32) for _ in range(NONCES_DRAWN)]
+        nonce = min(nonces, key=lambda one: client.derivations(job_id(me, one, wish.spec_hash)))
+        world.pay(world.requester.pubkey(), wish.budget)
+        logs = world.submit(replace(wish, nonce=nonce), world.requester).logs()
+        used = [line.split() for line in logs if " consumed " in line]
+        tokens = sum(int(words[3]) for words in used if words[1].startswith("Token"))
+        (total,) = (int(words[3]) for words in used if words[1] == str(world.program))
+        assert total - tokens <= 15_000
 
 
 def test_the_largest_committee_is_seven() -> None:
