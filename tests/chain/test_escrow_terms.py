@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from solders.account import Account
-from solders.instruction import Instruction
+from solders.instruction import AccountMeta, Instruction
+from solders.pubkey import Pubkey
 from solders.rent import Rent
 
 from chain_world import CLASS, GRACE_S, MINIMUM_STAKE, UNBONDING_S, World, deposit, key, refused
@@ -74,6 +75,23 @@ def test_only_the_upgrade_authority_initialises() -> None:
             world.send(world.initialise_instructions(), [world.admin])
     world.svm.set_account(address, right)
     world.send(world.initialise_instructions(), [world.admin])
+
+
+def test_the_authority_over_another_program_is_none_over_this_one() -> None:
+    """Anyone can deploy a program and is then named in its data account; nor is a key that was once the authority."""
+    world = World(initialise=False)
+    create, initialise = world.initialise_instructions()
+    real = world.svm.get_account(layout.program_data_address(world.program))
+    assert real is not None
+    other = Pubkey.new_unique()
+    world.svm.set_account(other, real)
+    accounts = [*initialise.accounts[:6], AccountMeta(other, False, False)]
+    with refused(132):
+        world.send([create, Instruction(world.program, bytes(initialise.data), accounts)], [world.admin])
+    renounced = bytes(real.data[:12]) + b"\0" + bytes(real.data[13:])
+    world.svm.set_account(layout.program_data_address(world.program), Account(real.lamports, renounced, real.owner))
+    with refused(133):
+        world.send([create, initialise], [world.admin])
 
 
 def test_initialise_happens_once() -> None:

@@ -56,6 +56,8 @@ from .wire import MINT, OTHER_MINT, PAYER, decode, describe, instruction_of, tok
 
 RICH, SOL = 10**18, 10**10
 HASHES_KEPT = 24
+SHORT_GAME = range(2_000, 2_800)
+"""Moves in which every verdict comes up, and most refusals."""
 TOKEN_2022 = bytes(Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb"))
 
 

@@ -57,11 +57,22 @@ class Player(NodeMoves):
         return first if isinstance(more, Tick) else first + more
 
     def _choose(self) -> Move:
-        config = self.config
-        if config is None or self.rng.random() < 0.004:
-            return self.spoiler.spoil(self._initialise())
+        if self.ledger.config() is None or self.rng.random() < 0.004:
+            return self._first()
         if self.rng.random() < 0.03:
             return self.spoiler.nuisance()
+        return self._usual()
+
+    def _first(self) -> Move:
+        """A world stays without Config for a while: that is when anyone can try to be first."""
+        if self.rng.random() < 0.03:
+            return self._initialise()
+        if self.rng.random() < 0.3:
+            return self._usual()
+        steps = self._initialise()
+        return self.spoiler.terms(steps) if self.rng.random() < 0.4 else self.spoiler.spoil(steps, always=True)
+
+    def _usual(self) -> Move:
         kinds: list[tuple[float, Callable[[ChainConfig], Move]]] = [
             (6.0, self._next_of_a_job), (0.5, self._open), (0.7, self._register), (0.3, self._close),
             (0.4, self._refund), (0.25, self._unstake), (0.35, self._withdraw_stake), (0.4, self._withdraw_earned),
@@ -70,7 +81,7 @@ class Player(NodeMoves):
         if sum(self._eligible(node) for node in self.nodes) < NODES_WANTED:
             kinds.append((4.0, self._register))
         act = self.rng.choices([kind for _, kind in kinds], [weight for weight, _ in kinds])[0]
-        return act(config)
+        return act(self.config)
 
     def _open(self, config: ChainConfig) -> Move:
         rng, now = self.rng, self.ledger.unix_s
@@ -156,7 +167,8 @@ class Player(NodeMoves):
             signer = wish.worker if wish.worker in KEYS else node_id(key("r0"))
             entries.append(Signed(signer, claim_message(wish.sequence, context, wish.result_hash)))
         call = self._encoded(wish, self._pick(*SUBMITTERS))
-        front = tuple(CreateToken(wallet) for wallet in self._closed(wish.worker)) if rng.random() < 0.95 else ()
+        paid = [self.config.treasury, *(n.payout for n in self.nodes if n.node == wish.worker)]
+        front = tuple(CreateToken(wallet) for wallet in self._without_account(*paid)) if rng.random() < 0.95 else ()
         return self.spoiler.spoil((*front, Statements(tuple(entries)), call))
 
     def _nonsense(self, wish: chain.Settle) -> chain.Settle:
@@ -169,13 +181,12 @@ class Player(NodeMoves):
         ])  # fmt: skip
         return replace(wish, **change)  # type: ignore[arg-type]
 
-    def _closed(self, node: bytes) -> list[bytes]:
-        """Wallets that a settlement for this worker pays and that have no token account now."""
-        wallets = [TREASURY, *(n.payout for n in self.nodes if n.node == node)]
+    def _without_account(self, *wallets: bytes) -> list[bytes]:
+        """Those of the wallets that have no token account now."""
         return [w for w in wallets if associated(w, self.ledger.mint) not in self.ledger.accounts]
 
     def _ending(self, kind: type[chain.CloseJob] | type[chain.RefundExpired], job: JobAccount) -> Move:
-        wallets = [w for w in (job.requester, TREASURY) if associated(w, self.ledger.mint) not in self.ledger.accounts]
+        wallets = self._without_account(job.requester, self.config.treasury)
         front = tuple(CreateToken(wallet) for wallet in wallets) if self.rng.random() < 0.95 else ()
         return self.spoiler.spoil((*front, self._encoded(kind(job.job), self._pick(*SUBMITTERS), job=job)))
 

@@ -55,20 +55,26 @@ class Tick:
 Move = Tick | tuple[Step, ...]
 
 
+PROMISED = ChainConfig(
+    node_id(key("admin")), sha256(b"genesis").digest(), bytes(key("mint").pubkey()), TREASURY, 1000, 2000,
+    MicroCyx(100 * MICRO), 86_400, 600,
+)  # fmt: skip
+"""What clients believe before the program is initialised."""
+
+
 class NodeMoves:
     """The dice, the ledger, and what a player sees in it."""
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
         self.ledger, self.rng, self.seed = ledger, Random(seed), seed
         self.spoiler = Spoiler(ledger, self.rng)
-        self.config = ledger.config()
+        self.config = ledger.config() or PROMISED
         self.nodes = ledger.nodes()
         bodies = (account.body for account in ledger.accounts.values())
         jobs = sorted((b for b in bodies if isinstance(b, JobAccount)), key=lambda job: (job.open_slot, job.job))
         self.jobs = jobs
 
     def _eligible(self, node: NodeAccount, job: JobAccount | None = None) -> bool:
-        assert self.config is not None
         return eligible(
             node, execution_class=job.execution_class if job else CLASSES[0],
             open_slot=job.open_slot if job else self.ledger.slot + 1, requester=job.requester if job else b"",
@@ -81,7 +87,6 @@ class NodeMoves:
 
     def _encoded(self, wish: chain.Instruction, signer: bytes, *, job: JobAccount | None = None) -> Call:
         """Only the escrow instruction; what stands in front of it is made here."""
-        assert self.config is not None
         paid = getattr(wish, "node", None) or getattr(wish, "worker", b"")
         payout = next((n.payout for n in self.nodes if n.node == paid), paid)
         if isinstance(wish, chain.Settle):

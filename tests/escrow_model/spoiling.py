@@ -62,9 +62,20 @@ class Spoiler:
                  and not self.ledger.tokens_at(associated(w, self.ledger.mint))]  # fmt: skip
         return (CloseToken(rng.choice(empty)),) if empty else (CreateToken(node_id(key("s1"))),)
 
-    def spoil(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    def terms(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """The terms of an initialise, one of them at a bound or beyond it."""
+        (call,) = steps
+        assert isinstance(call, Call)
+        at, value = self.rng.choice([
+            (4, b"\xe9\x03"), (6, b"\x11\x27"), (8, bytes(32)), (40, bytes(32)), (72, bytes(8)),
+            (72, (AMOUNT_MAX + 1).to_bytes(8, "little")), (80, ((1 << 40) + 1).to_bytes(8, "little")),
+            (88, call.data[80:88]), (88, (1 << 41).to_bytes(8, "little")),
+        ])  # fmt: skip
+        return (replace(call, data=call.data[:at] + value + call.data[at + len(value) :]),)
+
+    def spoil(self, steps: tuple[Step, ...], *, always: bool = False) -> tuple[Step, ...]:
         """Mostly as it was; else with one thing wrong."""
-        if self.rng.random() < 0.68:
+        if not always and self.rng.random() < 0.68:
             return steps
         call = steps[-1]
         assert isinstance(call, Call)
