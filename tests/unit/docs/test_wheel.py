@@ -14,6 +14,7 @@ NEEDED = (
     "ledger/program/escrow.so",
     "ledger/program/escrow.so.sha256",
     "ledger/program/escrow.c",
+    "ledger/program/escrow.codama.json",
     "examples/digits.toml",
     "examples/digits_cnn.json",
     "cli/main.py",
