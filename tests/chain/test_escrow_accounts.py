@@ -180,6 +180,27 @@ def test_writable_accounts_must_be_writable(name: str) -> None:
     assert tried
 
 
+READ_THE_CLOCK = ("register", "open_job", "seat", "settle", "refund_expired", "request_unstake", "withdraw_stake")
+
+
+@pytest.mark.parametrize("name", READ_THE_CLOCK)
+def test_a_clock_before_1970_is_refused(name: str) -> None:
+    """Seconds are unsigned everywhere else: a negative time would be one far in the future."""
+    prepare, _ = STEPS[name]
+    world = World(5)
+    (*before, step), signer = prepare(world)
+    if before and before[0].program_id == layout.ASSOCIATED_TOKEN_PROGRAM:
+        world.send([i for i in before if i.program_id == layout.ASSOCIATED_TOKEN_PROGRAM], [signer])
+        before = [i for i in before if i.program_id != layout.ASSOCIATED_TOKEN_PROGRAM]
+    then, world.unix_s = world.unix_s, -1
+    world.advance(slots=0)
+    with refused(108):
+        world.send([*before, step], [signer])
+    world.unix_s = then
+    world.advance(slots=0)
+    world.send([*before, step], [signer])
+
+
 def _written(instructions: list[Instruction]) -> set[Pubkey]:
     return {account.pubkey for step in instructions for account in step.accounts if account.is_writable}
 

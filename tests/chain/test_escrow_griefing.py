@@ -85,6 +85,20 @@ def test_a_job_ended_and_opened_again_in_one_transaction_starts_from_nothing(wor
         world.send(once_signed, [world.admin])
 
 
+@pytest.mark.parametrize(("owner", "data"), [(layout.SYSTEM_PROGRAM, b"\x01"), (TOKEN_2022, b"")])
+def test_an_address_that_holds_something_is_not_made_anew(world: World, owner: Pubkey, data: bytes) -> None:
+    """Nobody but the program could put it there; it asks all the same."""
+    wish = world.open_job_wish()
+    world.pay(world.requester.pubkey(), wish.budget)
+    job = job_id(node_id(world.requester), wish.nonce, wish.spec_hash)
+    for address in (layout.vault_address(world.program, job), layout.job_address(world.program, job)):
+        world.svm.set_account(address, Account(10**9, data, owner))
+        with refused(111):
+            world.submit(wish, world.requester)
+        world.svm.set_account(address, Account(0, b"", layout.SYSTEM_PROGRAM))
+    world.submit(wish, world.requester)
+
+
 # twice in one transaction
 
 

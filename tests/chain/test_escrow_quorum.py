@@ -213,6 +213,16 @@ def test_a_longer_message_that_starts_the_same(world: World, job: JobAccount) ->
         world.send([world.precompile(message, signatures), settle], [world.admin])
 
 
+def test_a_shorter_message_at_the_end(world: World, job: JobAccount) -> None:
+    """The program would read a byte behind the precompile's data."""
+    wish = world.settlement(job, Verdict.UNSOLD)
+    message = world.message(job, wish)[:39]
+    signatures = tuple((node_id(m), bytes(m.sign_message(message))) for m in world.members(job)[:2])
+    *_, settle = _parts(world, world.signed(job, wish))
+    with refused(223):
+        world.send([world.precompile(message, signatures), settle], [world.admin])
+
+
 def test_the_message_may_stand_anywhere_in_the_precompile(world: World, job: JobAccount) -> None:
     """One copy per signature is as good as a shared one: what counts is what was checked."""
     wish = world.settlement(job, Verdict.UNSOLD)

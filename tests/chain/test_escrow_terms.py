@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -193,13 +194,15 @@ def test_the_latest_time_that_fits() -> None:
     assert world.open_job(wish).refund_at_s == world.unix_s + UNBONDING_S
 
 
-def test_a_clock_before_1970_is_refused() -> None:
+@pytest.mark.parametrize("deadline", [1 << 40, (1 << 40) + 1])
+def test_the_latest_deadline(deadline: int) -> None:
+    """Only a network with a very long unbonding time gets there."""
     world = World()
-    world.pay(world.requester.pubkey(), 50_000_000)
-    world.unix_s = -1
-    world.advance()
-    with refused(108):
-        world.submit(replace(world.open_job_wish(), work_deadline_s=3600, refund_at_s=7200), world.requester)
+    for offset, value in ((176, 1 << 40), (184, 0)):
+        world.patch(layout.config_address(world.program), offset, value.to_bytes(8, "little"))
+    wish = replace(world.open_job_wish(), work_deadline_s=deadline, refund_at_s=deadline)
+    with refused(186) if deadline > 1 << 40 else nullcontext():
+        world.open_job(wish)
 
 
 @pytest.mark.parametrize(("threshold", "code"), [(1.0, None), (2.0, None), (1.5, 109)])
