@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
@@ -174,3 +175,22 @@ def test_fraud_needs_the_workers_own_claim(world: World, job: JobAccount) -> Non
     assert world.node(worker) == innocent
     world.send([precompile, settle], [world.admin])
     assert world.node(worker).slashed
+
+
+def test_a_claim_read_from_elsewhere_convicts_nobody(world: World, job: JobAccount) -> None:
+    """The precompile would verify another message than the one that stands in its own data."""
+    wish = world.signed(job, world.settlement(job, Verdict.FRAUD))
+    honest, settle = world.encode(wish, world.admin)
+    last = 2 + 14 * (honest.data[0] - 1)
+    for field in (2, 6, 12):  # the instruction of signature, key, message
+        data = bytearray(honest.data)
+        data[last + field : last + field + 2] = b"\0\0"  # an honest copy, in front
+        with refused(224):
+            world.send([honest, Instruction(honest.program_id, bytes(data), []), settle], [world.admin])
+    assert not world.node(next(node for node in world.nodes if node_id(node) == wish.worker)).slashed
+
+
+def test_fraud_without_any_statement(world: World, job: JobAccount) -> None:
+    honest, settle = world.encode(world.signed(job, world.settlement(job, Verdict.FRAUD)), world.admin)
+    with refused(228):
+        world.send([Instruction(honest.program_id, b"\0\0", []), settle], [world.admin])
