@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .PHONY: help setup demo test check static formatted linted typed layered program-rebuilt format bench sim-soak program \
-	clean distclean
+	mutate-program clean distclean
 
 help:
 	@echo 'make demo       set up .venv, then run a whole network and one paid job on this machine'
@@ -18,6 +18,7 @@ help:
 	@echo 'make bench      run every script of benchmarks/'
 	@echo 'make sim-soak   play seeds without end until one fails (SOAK="--peers 50 --faults harsh" changes the world)'
 	@echo 'make program    rebuild the escrow program'
+	@echo 'make mutate-program  take its checks out one by one, and see that a test notices each'
 	@echo 'make clean      remove caches and build outputs (distclean: .venv too)'
 
 setup: $(READY)
@@ -70,6 +71,9 @@ sim-soak: $(READY)
 
 program: $(READY)
 	$(BIN)/python -m cyxnode.ledger.program.build
+
+mutate-program: $(READY)
+	$(BIN)/python scripts/mutate_program.py --out benchmarks/results/escrow_mutants.txt $(ARGS)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(READY)

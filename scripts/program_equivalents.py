@@ -1,0 +1,31 @@
+"""Mutants of the escrow program that no test can tell from it, each with the reason."""
+
+_SYSVAR = "the runtime lays the sysvar out: its lengths and indices are true"
+_PRECOMPILE = "the precompile ran before, and has refused data that are too short for what they announce"
+_ABORTS = "a call that fails ends the whole transaction: it never returns an error"
+_ALREADY = "the same is asked, with the same error, by what follows"
+
+EQUIVALENT: dict[str, str] = {
+    "setup.h: no d->stake <= AMOUNT_MAX in REQUIRE(d->stake <= AMOUNT_MAX && n->stake + d->stake <= AMOUNT_MAX, "
+    "E_STAKE_TOO_LARGE)": "both amounts are of one mint, whose supply is 64 bits: their sum cannot wrap",
+    "open.h: no REQUIRE(a->length >= 8, E_SLOT_HASH_MISSING)": _SYSVAR,
+    "open.h: > for >= in REQUIRE(a->length >= 8, E_SLOT_HASH_MISSING);": _SYSVAR,
+    "open.h: + for - in u64 low = 0, high = read_u64(a->data), room = (a->length - 8) / 40;": _SYSVAR,
+    "open.h: >= for > in if (high > room) high = room;": "sets a number to itself",
+    "open.h: >= for > in if (found > slot) low = middle + 1;": "an equal slot was returned the line before",
+    "open.h: > for >= in REQUIRE(in->count >= 4, E_ACCOUNTS_COUNT);": _ALREADY,
+    "open.h: no i == 0 in REQUIRE(i == 0 || ticket > last, E_TICKET_ORDER)": "`last` starts at 0, which no ticket is",
+    "quorum.h: no REQUIRE(size >= 4, E_PRECOMPILE_MISSING)": _SYSVAR,
+    "quorum.h: no current < read_u16(p) in REQUIRE(current >= 1 && current < read_u16(p), "
+    "E_PRECOMPILE_MISSING)": _SYSVAR,
+    "quorum.h: no REQUIRE(at + 2 <= size, E_PRECOMPILE_LENGTH)": _SYSVAR,
+    "quorum.h: no REQUIRE(at + 34 <= size, E_PRECOMPILE_LENGTH)": _SYSVAR,
+    "quorum.h: no REQUIRE(at + 34 + length <= size, E_PRECOMPILE_LENGTH)": _SYSVAR,
+    "quorum.h: no REQUIRE(length >= PRECOMPILE_HEAD, E_PRECOMPILE_LENGTH)": _PRECOMPILE,
+    "quorum.h: no REQUIRE(PRECOMPILE_HEAD + WORK->statements * sizeof(PrecompileEntry) <= length, "
+    "E_PRECOMPILE_LENGTH)": _PRECOMPILE,
+    "quorum.h: no REQUIRE(e->key_at + sizeof(Key) <= length, E_PRECOMPILE_LENGTH)": _PRECOMPILE,
+    "invoke.h: ignore call(&SYSTEM_PROGRAM, 2, 12, 0)": _ABORTS,
+    "invoke.h: ignore call(&SYSTEM_PROGRAM, 1, 12, 1)": _ABORTS,
+    "invoke.h: <= for < in if (*a->lamports < lamports) {": "transfers nothing",
+}
