@@ -28,4 +28,11 @@ EQUIVALENT: dict[str, str] = {
     "invoke.h: ignore call(&SYSTEM_PROGRAM, 2, 12, 0)": _ABORTS,
     "invoke.h: ignore call(&SYSTEM_PROGRAM, 1, 12, 1)": _ABORTS,
     "invoke.h: <= for < in if (*a->lamports < lamports) {": "transfers nothing",
+    "invoke.h: no meta(0, a, 1, 1); (again)": "the entry is the same one since the call before",
+    "quorum.h: > for >= in REQUIRE(size >= 4, E_PRECOMPILE_MISSING);": _SYSVAR,
+    "quorum.h: <= for < in REQUIRE(current >= 1 && current < read_u16(p), E_PRECOMPILE_MISSING);": _SYSVAR,
+    "quorum.h: < for <= in REQUIRE(at + 2 <= size, E_PRECOMPILE_LENGTH);": _SYSVAR,
+    "quorum.h: - for + in REQUIRE(at + 2 <= size, E_PRECOMPILE_LENGTH);": _SYSVAR,
+    "quorum.h: < for <= in REQUIRE(at + 34 <= size, E_PRECOMPILE_LENGTH);": _SYSVAR,
+    "quorum.h: < for <= in REQUIRE(at + 34 + length <= size, E_PRECOMPILE_LENGTH);": _SYSVAR,
 }

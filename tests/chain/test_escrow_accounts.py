@@ -344,3 +344,25 @@ def test_a_forged_account_of_another_owner_is_not_believed() -> None:
         address = [layout.config_address(world.program), layout.job_address(world.program, job.job)][at == 1]
         with refused(error):
             world.send([_with_account(seat, at, address)], [world.admin])
+
+
+@pytest.mark.parametrize("how", ["version", "tag", "longer", "shorter"])
+def test_accounts_of_another_layout_are_not_read(how: str) -> None:
+    """Of a later version of the program, say: it owns them, and they lie at the right addresses."""
+    world = World(3)
+    job = world.open_job()
+    world.advance()
+    (seat,) = world.encode(chain.Seat(job.job, world.draw(job)), world.admin)
+    for at, error in ((0, 182), (1, 122), (4, 162)):
+        address = seat.accounts[at].pubkey
+        old = world.svm.get_account(address)
+        assert old is not None
+        data = {
+            "version": bytes(old.data[:1]) + b"\x03" + bytes(old.data[2:]), "tag": b"\xc4" + bytes(old.data[1:]),
+            "longer": bytes(old.data) + bytes(8), "shorter": bytes(old.data[:-8]),
+        }[how]  # fmt: skip
+        world.svm.set_account(address, Account(old.lamports, data, old.owner))
+        with refused(error):
+            world.send([seat], [world.admin])
+        world.svm.set_account(address, old)
+    world.send([seat], [world.admin])

@@ -12,9 +12,10 @@ from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
 from solders.rent import Rent
 
-from chain_world import CLASS, GRACE_S, MINIMUM_STAKE, UNBONDING_S, World, deposit, key, refused
+from chain_world import CLASS, GRACE_S, MINIMUM_STAKE, UNBONDING_S, World, deposit, key, node_id, refused
 from cyxnode.ledger import escrow_layout as layout
 from cyxnode.protocol import chain
+from cyxnode.protocol.hashing import job_id
 from cyxnode.protocol.limits import AMOUNT_MAX
 from cyxnode.protocol.units import MicroCyx
 
@@ -234,3 +235,18 @@ def test_too_little_sol_for_rent_is_named() -> None:
     world.pay(poor.pubkey(), 50_000_000)
     with refused(110):
         world.submit(world.open_job_wish(), poor)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_sol_for_rent_to_the_last_lamport(missing: int) -> None:
+    """What lies at the address already counts; somebody else pays the fee."""
+    world = World()
+    wish, poor, gift = world.open_job_wish(), key("poor"), 10**6
+    job = job_id(node_id(poor), wish.nonce, wish.spec_hash)
+    rents = [world.svm.minimum_balance_for_rent_exemption(size) for size in (165, layout.JOB_BYTES)]
+    world.pay(poor.pubkey(), wish.budget)
+    world.svm.airdrop(layout.job_address(world.program, job), gift)
+    world.svm.airdrop(poor.pubkey(), sum(rents) + deposit(wish.k) - gift - missing)
+    with refused(110) if missing else nullcontext():
+        world.send(world.encode(wish, poor), [world.admin, poor])
+    assert missing or world.lamports(poor.pubkey()) == 0

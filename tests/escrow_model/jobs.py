@@ -75,7 +75,7 @@ def open_job(work: Work) -> None:
         fee_bps=config.fee_bps, verifier_share_bps=config.verifier_share_bps, k=k, m=QUORUMS[k],
         open_slot=work.ledger.slot, committee=(), work_deadline_s=deadline, refund_at_s=refund_at, units_total=units,
         units_paid=0, settlements=0, state=JobState.OPEN, verdict=None, worker=None, paid=MicroCyx(0),
-        result_hash=ZERO, fee_mask=0, shares=(MicroCyx(0),) * k,
+        result_hash=ZERO, fee_mask=0, shares=(MicroCyx(0),) * k, slashed=MicroCyx(0),
     ))  # fmt: skip
     work.move_tokens(work.metas[4].address, work.metas[3].address, budget)
 
