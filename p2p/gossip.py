@@ -7,7 +7,7 @@ are delivered from the validator, where the forwarder is still known; our own ar
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,8 +16,7 @@ import trio
 from libp2p.abc import IHost
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
-from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
-from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
 from libp2p.tools.anyio_service import background_trio_service
 
 from ..protocol.limits import (
@@ -30,6 +29,8 @@ from ..protocol.limits import (
 )
 from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict
 from ..protocol.units import NodeId
+from .fast_gossip.pubsub import FastPubsub, FastRouter
+from .gossip_router import FloodingRouter, QuietPubsub
 from .host import libp2p_id, node_of
 from .peer_id import node_of_bytes
 from .subscriptions import HEARD, Misbehaviour, Subscriptions, check_message
@@ -37,49 +38,23 @@ from .subscriptions import HEARD, Misbehaviour, Subscriptions, check_message
 _log = structlog.get_logger()
 
 
-class _Pubsub(Pubsub):
-    """The library's pubsub, whose own delivery queue is not used."""
-
-    def notify_subscriptions(self, publish_message: Any) -> None:
-        """Delivered already, by the validator."""
-
-
-class _Router(GossipSub):
-    """The library's router, which floods what we publish ourselves (GossipSub 1.1, "flood publishing").
-
-    Peers refuse to be grafted for seconds after a prune: a node that leaves a topic and comes back would meanwhile have
-    an empty mesh, and what it publishes would reach nobody. What others publish is forwarded along the mesh alone.
-    """
-
-    def _get_peers_to_send(
-        self, topic_ids: Iterable[str], msg_forwarder: ID, origin: ID, msg_id: bytes | None = None
-    ) -> Iterable[ID]:
-        if self.pubsub is None or msg_forwarder != self.pubsub.my_id:
-            return super()._get_peers_to_send(topic_ids, msg_forwarder, origin, msg_id)
-        return {peer for topic in topic_ids for peer in self.pubsub.peer_topics.get(topic, ())}
-
-
 class Gossip:
-    """Topics of one host. `on_ban` is called, synchronously, with a forwarder that must go."""
+    """Topics of one host. `on_ban` is called, synchronously, with a forwarder that must go. `fast` for a host whose
+    connections are those of the fast path."""
 
-    def __init__(self, host: IHost, on_ban: Callable[[NodeId], None]) -> None:
+    def __init__(self, host: IHost, on_ban: Callable[[NodeId], None], *, fast: bool = False) -> None:
         self._on_ban = on_ban
         self._own = host.get_id()
         self._subscriptions = Subscriptions()
         self.misbehaviour = Misbehaviour()
-        self._router = _Router(
-            protocols=[TProtocol(PROTOCOL_ID_V11)],
-            degree=GOSSIP_DEGREE,
-            degree_low=GOSSIP_DEGREE_LOW,
-            degree_high=GOSSIP_DEGREE_HIGH,
-            heartbeat_interval=GOSSIP_HEARTBEAT_S,
-            prune_back_off=5,
-            unsubscribe_back_off=1,
-            spam_protection_enabled=False,
-            eclipse_protection_enabled=False,
-            adaptive_gossip_enabled=False,
-        )
-        self._pubsub = _Pubsub(host, self._router, strict_signing=True)
+        self._router: FloodingRouter
+        self._pubsub: QuietPubsub
+        if fast:
+            fast_router = FastRouter(**_router_parameters())
+            self._router, self._pubsub = fast_router, FastPubsub(host, fast_router)
+        else:
+            self._router = FloodingRouter(**_router_parameters())
+            self._pubsub = QuietPubsub(host, self._router, strict_signing=True)
         # Sequence numbers name messages: they must not repeat after a restart within the same second.
         self._pubsub.counter = time.time_ns()
 
@@ -136,3 +111,18 @@ class Gossip:
         if self.misbehaviour.count(forwarder):
             self._on_ban(forwarder)
         return False
+
+
+def _router_parameters() -> dict[str, Any]:
+    return {
+        "protocols": [TProtocol(PROTOCOL_ID_V11)],
+        "degree": GOSSIP_DEGREE,
+        "degree_low": GOSSIP_DEGREE_LOW,
+        "degree_high": GOSSIP_DEGREE_HIGH,
+        "heartbeat_interval": GOSSIP_HEARTBEAT_S,
+        "prune_back_off": 5,
+        "unsubscribe_back_off": 1,
+        "spam_protection_enabled": False,
+        "eclipse_protection_enabled": False,
+        "adaptive_gossip_enabled": False,
+    }

@@ -47,6 +47,13 @@ class Patches:
         self._originals.append((owner, name, getattr(owner, name, _ABSENT)))
         setattr(owner, name, value)
 
+    def original(self, owner: Any, name: str) -> Any:
+        """`owner.name` as it was before it was replaced, if it was."""
+        for patched, attribute, value in self._originals:
+            if patched is owner and attribute == name:
+                return value
+        return getattr(owner, name)
+
     def revert(self) -> None:
         """Put every original back, the last replaced first."""
         while self._originals:
@@ -73,6 +80,7 @@ CURES = (
     Cure(
         "message_errors", "a malformed key or a raising validator ends gossip", hardening_gossip.contain_message_errors
     ),
+    Cure("control_bounds", "one control message asks for more than memory holds", hardening_gossip.bound_control),
     Cure("queues", "a burst of 32 messages overflows the outbound queue", hardening_gossip.longer_queues),
     Cure("sender_record", "every message carries a signed record that is verified again", hardening_gossip.no_records),
 )
@@ -94,6 +102,11 @@ def apply(*, without: Collection[str] = ()) -> None:
     for cure in CURES:
         if cure.name not in without:
             cure.install(_applied)
+
+
+def original(owner: Any, name: str) -> Any:
+    """A function of the library as it ships, whatever cures are applied."""
+    return getattr(owner, name) if _applied is None else _applied.original(owner, name)
 
 
 def revert() -> None:

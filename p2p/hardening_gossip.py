@@ -6,15 +6,25 @@ Rules: a malformed message costs its sender, never us; queues hold a burst; reco
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from libp2p.pubsub import gossipsub as gossipsub_module
 from libp2p.pubsub import pubsub as pubsub_module
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 
-from ..protocol.limits import GOSSIP_OUTBOUND_QUEUE_MAX
+from ..protocol.limits import (
+    GOSSIP_ANSWER_MAX_BYTES,
+    GOSSIP_BACKOFF_MAX_S,
+    GOSSIP_CONTROL_ENTRIES_MAX,
+    GOSSIP_CONTROL_IDS_MAX,
+    GOSSIP_OUTBOUND_QUEUE_MAX,
+    TOPIC_MAX_CHARS,
+)
 
 if TYPE_CHECKING:
     from .hardening import Patches
@@ -53,6 +63,40 @@ def contain_message_errors(patches: Patches) -> None:
             _log.warning("gossip_message_bad", peer=str(forwarder), cause=repr(error)[:200])
 
     patches.set(Pubsub, "push_msg", contained_push)
+
+
+def bound_control(patches: Patches) -> None:
+    """A control message is cut to what an honest peer sends: a message is asked for once, and no more of them than
+    GOSSIP_ANSWER_MAX_BYTES; topics that we have not joined leave no trace; a prune brings no strangers to dial."""
+    handle: Any = GossipSub.handle_rpc
+
+    async def bounded_rpc(self: Any, rpc: Any, sender: Any) -> None:
+        rpc.control.CopyFrom(_bounded(rpc.control, self.mesh, self.mcache))
+        await handle(self, rpc, sender)
+
+    patches.set(GossipSub, "handle_rpc", bounded_rpc)
+
+
+def _bounded(control: Any, joined: Any, cache: Any) -> Any:
+    bounded = rpc_pb2.ControlMessage(
+        graft=[one for one in control.graft if len(one.topicID) <= TOPIC_MAX_CHARS][:GOSSIP_CONTROL_ENTRIES_MAX],
+        idontwant=control.idontwant[:GOSSIP_CONTROL_ENTRIES_MAX],
+    )
+    for prune in [one for one in control.prune if one.topicID in joined][:GOSSIP_CONTROL_ENTRIES_MAX]:
+        bounded.prune.add(topicID=prune.topicID, backoff=min(prune.backoff, GOSSIP_BACKOFF_MAX_S))
+    left = GOSSIP_CONTROL_IDS_MAX
+    for ihave in [one for one in control.ihave if one.topicID in joined][:GOSSIP_CONTROL_ENTRIES_MAX]:
+        bounded.ihave.add(topicID=ihave.topicID, messageIDs=ihave.messageIDs[:left])
+        left -= min(left, len(ihave.messageIDs))
+    wanted: dict[bytes, None] = {}  # keeps the order, and each name once
+    size = 0
+    for name in islice((name for one in control.iwant for name in one.messageIDs), GOSSIP_CONTROL_IDS_MAX):
+        message = None if name in wanted else cache.get(name)
+        if message is not None and (size := size + len(message.data)) <= GOSSIP_ANSWER_MAX_BYTES:
+            wanted[name] = None
+    if wanted:
+        bounded.iwant.add(messageIDs=wanted)
+    return bounded
 
 
 def longer_queues(patches: Patches) -> None:

@@ -30,6 +30,7 @@ from ..protocol.units import NodeId, base58
 from . import hardening, requests
 from .addresses import AddressBook, PeerAddress, parse_address
 from .deny_list import DenyList
+from .fast_gossip import internals
 from .frames import FramedStream
 from .gossip import Gossip
 from .host import build_host, libp2p_id, listen_address, node_of, reachable_addresses, refuse_peers
@@ -43,7 +44,8 @@ _T = TypeVar("_T")
 class Libp2pTransport:
     """A node on the network while `run()` is open. `port` 0 takes any free one; `announce` replaces the addresses
     that peers are told, for a node behind a forwarded port (multiaddrs without /p2p). With peers on `deny_list` there
-    is no connection, whoever dials."""
+    is no connection, whoever dials. `fast_gossip` chooses between our own path for gossip and the library's; None
+    leaves it to the environment (CYXNODE_FAST_GOSSIP)."""
 
     def __init__(
         self,
@@ -53,14 +55,16 @@ class Libp2pTransport:
         port: int = 0,
         announce: Sequence[str] = (),
         deny_list: DenyList | None = None,
+        fast_gossip: bool | None = None,
     ) -> None:
         hardening.apply()
+        fast = internals.chosen(fast_gossip)
         self._node_id, self._listen, self._port = key.node_id, listen_address(host, port), port
-        self._host, self._network = build_host(key, self._listen, announce)
+        self._host, self._network = build_host(key, self._listen, announce, fast=fast)
         self._denied = deny_list
         if deny_list is not None:
             refuse_peers(self._network, deny_list.__contains__)
-        self._gossip = Gossip(self._host, self._ban)
+        self._gossip = Gossip(self._host, self._ban, fast=fast)
         self._book, self._inbound = AddressBook(), Inbound()
         self._streams: dict[int, FramedStream] = {}
         self._dialling: dict[NodeId, trio.Lock] = {}

@@ -176,6 +176,29 @@ GOSSIP_DEGREE_LOW = 4
 GOSSIP_DEGREE_HIGH = 12
 GOSSIP_HEARTBEAT_S = 1
 GOSSIP_OUTBOUND_QUEUE_MAX = 1024
+GOSSIP_OUTBOUND_MAX_BYTES = 4 * 1024 * 1024
+"""Of all messages that wait for one peer; what does not fit is dropped and counted."""
+GOSSIP_STALL_S = 30.0
+"""A peer that takes no gossip for so long, while some waits for it, is disconnected."""
+GOSSIP_ENVELOPE_MAX_BYTES = 512
+"""What a signed message weighs beside its data: author, number, topic, key and signature."""
+GOSSIP_SEEN_IDS_MAX = 32_768
+GOSSIP_SEEN_S = 120.0
+"""How long a message is recognised when it comes again, unless GOSSIP_SEEN_IDS_MAX newer ones came."""
+GOSSIP_CACHE_MAX_BYTES = 16 * 1024 * 1024
+"""Recent messages kept for peers that ask for what they missed."""
+GOSSIP_STREAMS_PER_PEER_MAX = 4
+GOSSIP_CONTROL_QUEUE_MAX = 64
+"""Control messages of one peer that wait to be handled."""
+GOSSIP_CONTROL_ENTRIES_MAX = 64
+"""Grafts, prunes and announcements, each, in one control message; the rest of them is passed over."""
+GOSSIP_CONTROL_IDS_MAX = 2_048
+GOSSIP_ANSWER_MAX_BYTES = 1024 * 1024
+"""Of the messages that one control message may ask for."""
+GOSSIP_BACKOFF_MAX_S = 600
+CONNECTION_BACKLOG_BYTES = 256 * 1024
+"""Of one connection: writers wait while more than this waits for the socket."""
+CONNECTION_READ_BYTES = 64 * 1024
 GOSSIP_REJECTS_MAX = 32
 """Messages that our validators reject before their forwarder is banned for as long as the process lives."""
 GOSSIP_PER_AUTHOR = {"presence": (1.0, 32), "market": (20.0, 256), "jobs": (1.0, 16)}

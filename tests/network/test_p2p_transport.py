@@ -1,4 +1,5 @@
-"""One suite for both transports: what the port promises must hold over libp2p and in memory alike."""
+"""One suite for every transport: what the port promises must hold in memory and over libp2p, with the fast path for
+gossip and without it."""
 
 from __future__ import annotations
 
@@ -85,18 +86,18 @@ async def memory_world() -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def libp2p_world() -> AsyncIterator[World]:
+async def libp2p_world(*, fast: bool) -> AsyncIterator[World]:
     from cyxnode.p2p.transport import Libp2pTransport
 
     async with trio.open_nursery() as nursery:
-        world = World(lambda pair, port: Libp2pTransport(pair, port=port), nursery)
+        world = World(lambda pair, port: Libp2pTransport(pair, port=port, fast_gossip=fast), nursery)
         yield world
         await world.stop_all()
 
 
-@pytest.fixture(params=["memory", pytest.param("libp2p", marks=pytest.mark.slow)])
+@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("fast", "library"))])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    async with memory_world() if request.param == "memory" else libp2p_world() as one:
+    async with memory_world() if request.param == "memory" else libp2p_world(fast=request.param == "fast") as one:
         yield one
 
 

@@ -1,0 +1,39 @@
+"""The library's pubsub and router with the few rules of ours that hold on every path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pubsub import Pubsub
+
+from ..protocol.limits import TOPIC_MAX_CHARS
+
+
+class QuietPubsub(Pubsub):
+    """The library's pubsub, whose own delivery queue is not used, and which remembers no endless topic names."""
+
+    def notify_subscriptions(self, publish_message: Any) -> None:
+        """Delivered already, by the validator."""
+
+    def handle_subscription(self, origin_id: ID, sub_message: Any) -> None:
+        """Take note of what a peer has joined or left; a name that cannot be a topic of ours is passed over."""
+        if len(sub_message.topicid) <= TOPIC_MAX_CHARS:
+            super().handle_subscription(origin_id, sub_message)
+
+
+class FloodingRouter(GossipSub):
+    """The library's router, which floods what we publish ourselves (GossipSub 1.1, "flood publishing").
+
+    Peers refuse to be grafted for seconds after a prune: a node that leaves a topic and comes back would meanwhile have
+    an empty mesh, and what it publishes would reach nobody. What others publish is forwarded along the mesh alone.
+    """
+
+    def _get_peers_to_send(
+        self, topic_ids: Iterable[str], msg_forwarder: ID, origin: ID, msg_id: bytes | None = None
+    ) -> Iterable[ID]:
+        if self.pubsub is None or msg_forwarder != self.pubsub.my_id:
+            return super()._get_peers_to_send(topic_ids, msg_forwarder, origin, msg_id)
+        return {peer for topic in topic_ids for peer in self.pubsub.peer_topics.get(topic, ())}
