@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -31,6 +31,7 @@ from .gossip_rates import GossipRates
 _log = structlog.get_logger()
 HEARD = (GossipVerdict.ACCEPT, GossipVerdict.TAKEN)
 """Verdicts upon which a message is also passed on."""
+_MESSAGES_AT_ONCE = 32
 
 
 @dataclass(slots=True)
@@ -44,13 +45,18 @@ class _Messages:
     """What a subscriber iterates; it ends when the subscription does, also under a waiting reader."""
 
     def __init__(self, receive: trio.MemoryReceiveChannel[GossipMessage]) -> None:
-        self._receive = receive
+        self._receive, self._at_once = receive, 0
 
     def __aiter__(self) -> AsyncIterator[GossipMessage]:
         return self
 
     async def __anext__(self) -> GossipMessage:
         try:
+            if self._at_once < _MESSAGES_AT_ONCE:  # one a turn would fall behind a peer that sends many
+                self._at_once += 1
+                with suppress(trio.WouldBlock):
+                    return self._receive.receive_nowait()
+            self._at_once = 0
             return await self._receive.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise StopAsyncIteration from None

@@ -33,10 +33,12 @@ from ..gossip_router import FloodingRouter, QuietPubsub
 from ..peer_id import node_of_bytes
 from .connection import FastYamux
 from .outbox import Outbox
+from .reader import FrameReader
 from .rpc_stream import RpcStream
 from .seen import BoundedCache, SeenIds
 
 _log = structlog.get_logger()
+_RPCS_PER_STEP = 16
 _SIGNED_PREFIX = PUBSUB_SIGNING_PREFIX.encode()
 
 
@@ -103,7 +105,7 @@ class FastPubsub(QuietPubsub):
             await stream.reset()
             return
         self._inlets[peer] = open_streams + 1
-        inlet = _Inlet(self, connection, stream)
+        inlet = _Inlet(self, connection, connection.reader, stream)
         try:
             with connection.reader.sink(inlet.muxed, inlet.feed):
                 await inlet.serve()
@@ -195,23 +197,36 @@ class FastPubsub(QuietPubsub):
 
 
 class _Inlet:
-    """One inbound gossip stream. `feed` runs in the task that reads the connection, and never raises; control messages
-    are left to the task of the stream, in a bounded queue."""
+    """One inbound gossip stream. `feed` runs in the task that reads the connection, and never raises; what is more than
+    _RPCS_PER_STEP at once is left to the task of the stream, between whose steps others have their turns, and the
+    peer's window stays shut until it is done. So are control messages, in a bounded queue."""
 
-    def __init__(self, pubsub: FastPubsub, connection: FastYamux, stream: Any) -> None:
-        self._pubsub, self._connection, self.muxed = pubsub, connection, stream.muxed_stream
+    def __init__(self, pubsub: FastPubsub, connection: FastYamux, reader: FrameReader, stream: Any) -> None:
+        self._pubsub, self._connection, self._reader, self.muxed = pubsub, connection, reader, stream.muxed_stream
         self._peer = connection.peer_id
         self._rpcs = RpcStream(pubsub.max_inbound_rpc_size)
+        self._behind, self._owed = False, 0
         self._control: deque[Any] = deque()
         self._error: Exception | None = None
         self.dropped = 0
 
     def feed(self, data: bytes) -> None:
-        """Handle every RPC that `data` completes."""
-        if self._error is not None:
-            return
+        """Handle the RPCs that `data` completes, now or in a later step."""
+        if self._error is None:
+            self._owed += len(data)
+            self._rpcs.add(data)
+            if not self._behind:
+                self._step()
+
+    def _step(self) -> None:
         try:
-            for raw in self._rpcs.feed(data):
+            for _ in range(_RPCS_PER_STEP):
+                raw = self._rpcs.take()
+                if raw is None:
+                    self._behind = False
+                    owed, self._owed = self._owed, 0
+                    self._reader.give_back(self.muxed, owed)
+                    return
                 rpc = rpc_pb2.RPC.FromString(raw)
                 self._pubsub.take_rpc(self._peer, rpc)
                 if rpc.HasField("control"):
@@ -219,6 +234,10 @@ class _Inlet:
         except Exception as error:
             # Whatever the peer has sent: its stream ends with it, the connection's other streams do not.
             self._error = error
+            self._wake()
+            return
+        if not self._behind:
+            self._behind = True
             self._wake()
 
     async def serve(self) -> None:
@@ -230,6 +249,10 @@ class _Inlet:
                 await router.handle_rpc(self._control.popleft(), self._peer)
             if self._error is not None:
                 raise self._error
+            if self._behind:
+                await trio.lowlevel.checkpoint()
+                self._step()
+                continue
             if event is None or muxed.recv_closed or muxed.closed or muxed.reset_received:
                 return
             await event.wait()

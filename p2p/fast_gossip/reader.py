@@ -2,7 +2,8 @@
 
 Stands where the library has the secure session of a yamux connection, and serves its reader: plain data and window
 updates are handled here and never seen by it, every other frame is handed on unchanged. A stream with a sink gives its
-data to that function, in this task; the data of other streams goes into the library's buffers.
+data to that function, in this task, and the function gives the window back; the data of other streams goes into the
+library's buffers.
 """
 
 from __future__ import annotations
@@ -56,7 +57,6 @@ class FrameReader:
         if waiting:
             data = bytes(waiting)
             waiting.clear()
-            self._give_back(stream, len(data))
             sink(data)
         self._sinks[stream.stream_id] = sink
         try:
@@ -131,14 +131,13 @@ class FrameReader:
             return
         sink = self._sinks.get(stream_id)
         if sink is not None:
-            self._give_back(stream, len(data))
             sink(data)
         elif stream_id in connection.stream_buffers:
             connection.stream_buffers[stream_id].extend(data)
             connection.stream_events[stream_id].set()
 
-    def _give_back(self, stream: Any, count: int) -> None:
-        """Open the window again for what a sink has taken, half a window at a time."""
+    def give_back(self, stream: Any, count: int) -> None:
+        """Open the window again for `count` bytes that a sink has handled, half a window at a time."""
         stream._pending_recv_release += count
         if stream._pending_recv_release * 2 >= stream.target_recv_window:
             increment, stream._pending_recv_release = stream._pending_recv_release, 0

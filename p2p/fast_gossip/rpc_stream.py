@@ -13,33 +13,35 @@ _VARINT_BYTES_MAX = 10
 
 
 class RpcStream:
-    """The receiving end of one stream; keeps at most `max_bytes` and one length of an unfinished RPC."""
+    """The receiving end of one stream, for RPCs of at most `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._pending = bytearray()
+        self._pending, self._at = bytearray(), 0
 
-    @property
-    def pending(self) -> int:
-        """Bytes of an RPC that is not complete yet."""
-        return len(self._pending)
+    def __len__(self) -> int:
+        """Bytes that were added and not taken."""
+        return len(self._pending) - self._at
 
-    def feed(self, data: bytes | bytearray) -> list[bytes]:
-        """The RPCs that `data` completes, without their lengths; RemoteError when one cannot be."""
+    def add(self, data: bytes) -> None:
+        """Bytes of the stream, in their order."""
+        self._pending += data
+
+    def take(self) -> bytes | None:
+        """The next RPC, without its length; None while it is not complete. RemoteError when it cannot be one."""
         pending = self._pending
-        pending += data
-        complete: list[bytes] = []
-        at = 0
-        while (head := _read_length(pending, at)) is not None:
+        head = _read_length(pending, self._at)
+        if head is not None:
             length, start = head
             if length > self._max_bytes:
                 raise RemoteError(f"a gossip RPC of {length} bytes is more than {self._max_bytes}")
-            if len(pending) - start < length:
-                break
-            at = start + length
-            complete.append(bytes(pending[start:at]))
-        del pending[:at]
-        return complete
+            if len(pending) - start >= length:
+                self._at = start + length
+                return bytes(pending[start : self._at])
+        if self._at:
+            del pending[: self._at]
+            self._at = 0
+        return None
 
 
 def _read_length(data: bytearray, at: int) -> tuple[int, int] | None:
