@@ -41,18 +41,21 @@ class Patches:
 
     def __init__(self) -> None:
         self._originals: list[tuple[Any, str, Any]] = []
+        self._replaced: dict[tuple[Any, str], Any] = {}
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         """Replace `owner.name`."""
         self._originals.append((owner, name, getattr(owner, name, _ABSENT)))
+        if isinstance(owner, type):
+            self._replaced[owner, name] = value
         setattr(owner, name, value)
 
-    def original(self, owner: Any, name: str) -> Any:
-        """`owner.name` as it was before it was replaced, if it was."""
-        for patched, attribute, value in self._originals:
-            if patched is owner and attribute == name:
-                return value
-        return getattr(owner, name)
+    def original(self, owner: type, name: str) -> Any:
+        """`owner.name` as it was before it was replaced here; what somebody else has put there since is no original."""
+        now = getattr(owner, name)
+        if self._replaced.get((owner, name)) is now:
+            return next(value for patched, attribute, value in self._originals if (patched, attribute) == (owner, name))
+        return now
 
     def revert(self) -> None:
         """Put every original back, the last replaced first."""
@@ -104,7 +107,7 @@ def apply(*, without: Collection[str] = ()) -> None:
             cure.install(_applied)
 
 
-def original(owner: Any, name: str) -> Any:
+def original(owner: type, name: str) -> Any:
     """A function of the library as it ships, whatever cures are applied."""
     return getattr(owner, name) if _applied is None else _applied.original(owner, name)
 

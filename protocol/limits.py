@@ -180,6 +180,8 @@ GOSSIP_OUTBOUND_MAX_BYTES = 4 * 1024 * 1024
 """Of all messages that wait for one peer; what does not fit is dropped and counted."""
 GOSSIP_STALL_S = 30.0
 """A peer that takes no gossip for so long, while some waits for it, is disconnected."""
+GOSSIP_RETRY_S = 10.0
+"""Before a gossip stream is opened again that its peer has reset."""
 GOSSIP_ENVELOPE_MAX_BYTES = 512
 """What a signed message weighs beside its data: author, number, topic, key and signature."""
 GOSSIP_SEEN_IDS_MAX = 32_768

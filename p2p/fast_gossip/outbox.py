@@ -58,7 +58,7 @@ class Outbox(RpcQueue):
 
     async def serve(self) -> None:
         """Send what waits, until the box is closed; TooSlowError when the peer takes nothing for GOSSIP_STALL_S,
-        and whatever the library raises when the stream breaks."""
+        and whatever the library raises when the stream breaks under a write."""
         while not self._closed:
             while self._frames:
                 frame = self._frames.popleft()
@@ -72,3 +72,21 @@ class Outbox(RpcQueue):
             self._notify = trio.Event()
             if not self._closed:
                 await self._notify.wait()
+
+    async def close_with_stream(self) -> None:
+        """Close the box when the stream ends: otherwise only the next message would notice, if there is one."""
+        events, stream_id = self._muxed.conn.stream_events, self._muxed.stream_id
+        while not (self._closed or self._muxed.closed or self._muxed.reset_received):
+            event = events.get(stream_id)
+            if event is None:
+                break
+            await event.wait()
+            if events.get(stream_id) is event:
+                events[stream_id] = trio.Event()
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is sent any more."""
+        super().close()
+        if (event := self._muxed.conn.stream_events.get(self._muxed.stream_id)) is not None:
+            event.set()

@@ -26,6 +26,7 @@ from ...protocol.identity import verify
 from ...protocol.limits import (
     GOSSIP_CONTROL_QUEUE_MAX,
     GOSSIP_ENVELOPE_MAX_BYTES,
+    GOSSIP_RETRY_S,
     GOSSIP_STREAMS_PER_PEER_MAX,
     SHUTDOWN_TIMEOUT_S,
 )
@@ -179,6 +180,7 @@ class FastPubsub(QuietPubsub):
         self._outboxes[peer_id] = outbox
         while (rpc := queue._queue.pop()) is not None:
             outbox.push(rpc)
+        self.manager.run_task(outbox.close_with_stream)
         try:
             await outbox.serve()
         except trio.TooSlowError:
@@ -188,12 +190,14 @@ class FastPubsub(QuietPubsub):
         except Exception as error:
             # The stream broke, in one of the library's dozen ways.
             _log.info("gossip_stream_ended", peer=str(peer_id), cause=repr(error)[:200])
-            if self.peer_queues.get(peer_id) is outbox:
-                self._handle_dead_peer(peer_id)
         finally:
             outbox.close()
             if self._outboxes.get(peer_id) is outbox:
                 del self._outboxes[peer_id]
+        if not stream.muxed_conn.is_closed:  # the peer has reset our stream: it may do so again at once
+            await trio.sleep(GOSSIP_RETRY_S)
+        if self.peer_queues.get(peer_id) is outbox:
+            self._handle_dead_peer(peer_id)  # opens another stream when there is another connection
 
 
 class _Inlet:
