@@ -18,6 +18,7 @@ import logging
 import os
 import platform
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -155,9 +156,15 @@ def run_apart(options: argparse.Namespace, way: str) -> dict[str, Any]:
         for name in ("peers", "degree", "messages", "rate", "bytes")
         for value in (f"--{name}", str(getattr(options, name)))
     ]
+    if way == "js" and shutil.which("npm") is None:
+        return {"failed": "node and npm are not installed"}
     if way == "js":
+        ready = subprocess.run(["node", JS_FOLDER / "prepare.mjs"], capture_output=True, text=True, check=False)
+        if ready.returncode:
+            return {"failed": f"npm could not install the packages: {ready.stderr[-300:]}"}
         command = ["node", "--import", "./polyfill.mjs", "benchmark.mjs", *workload]
-        done = subprocess.run(command, cwd=JS_FOLDER, capture_output=True, text=True, timeout=600, check=False)
+        folder = ready.stdout.strip()
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     else:
         command = [sys.executable, __file__, "--way", way, "--seed", str(options.seed), *workload]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
