@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from libp2p.peer.id import ID
@@ -22,6 +23,17 @@ class QuietPubsub(Pubsub):
         """Take note of what a peer has joined or left; a name that cannot be a topic of ours is passed over."""
         if len(sub_message.topicid) <= TOPIC_MAX_CHARS:
             super().handle_subscription(origin_id, sub_message)
+
+    async def _teardown_if_connected(self, peer_id: ID) -> None:
+        """Forget a banned peer; the library trips over one that leaves in the same moment."""
+        stream, queue = self.peers.pop(peer_id, None), self.peer_queues.pop(peer_id, None)
+        self._forget_all_subscriptions(peer_id)
+        self.router.remove_peer(peer_id)
+        if queue is not None:
+            queue.close()
+        if stream is not None:
+            with suppress(Exception):
+                await stream.reset()
 
 
 class FloodingRouter(GossipSub):

@@ -41,11 +41,16 @@ class FastYamux(yamux.Yamux):
 
     reader: FrameReader | None = None
     _writer: FrameWriter | None = None
+    _socket: trio.socket.SocketType | None = None
 
     async def handle_incoming(self) -> None:
         """Serve frames until the connection ends."""
         self._take_over()
-        await super().handle_incoming()
+        try:
+            await super().handle_incoming()
+        finally:
+            if self._socket is not None:
+                self._socket.close()  # the library may be cancelled before it does so
 
     def _take_over(self) -> None:
         session: Any = self.secured_conn
@@ -61,8 +66,9 @@ class FastYamux(yamux.Yamux):
         tcp = noise.read_writer.read_write_closer.stream
         if type(tcp) is not TrioTCPStream or not isinstance(tcp.stream, trio.SocketStream):
             return
-        self._writer = FrameWriter(noise.encrypt, tcp.stream.socket, self._nursery.start_soon)
-        self.reader = FrameReader(self, session, tcp.stream.socket, noise.decrypt)
+        self._socket = tcp.stream.socket
+        self._writer = FrameWriter(noise.encrypt, self._socket, self._nursery.start_soon)
+        self.reader = FrameReader(self, session, self._socket, noise.decrypt)
         self.secured_conn = self.reader  # type: ignore[assignment]
 
     async def _write_frame(self, data: bytes) -> None:

@@ -124,8 +124,7 @@ async def test_a_peer_that_does_not_read_gossip_is_bounded_and_later_disconnecte
         await trio.sleep_forever()
 
     async with village() as place:
-        victim, friend = await place.member(1), await place.member(2)
-        stranger = await place.member(3, fast=False)
+        victim, friend, stranger = [await place.member(number) for number in (1, 2, 3)]
         stranger.node._host.set_stream_handler(GOSSIP, never_read)
         await victim.node.connect(friend.node.addresses()[0])
         await stranger.node.connect(victim.node.addresses()[0])
