@@ -22,9 +22,11 @@ from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
 from ..protocol.limits import MICRO
 from ..protocol.units import base58
+from ..scheduler.known_peers import KnownPeers
 from ..scheduler.node import Ports, open_requester
 from ..scheduler.requester_service import News, RequesterService
 from .paying import send_policy
+from .settings import nobody_known
 from .world import SystemClock, SystemRandomness
 
 FAUCET_LAMPORTS = 1_000_000_000
@@ -50,6 +52,8 @@ async def open_ports(key: KeyPair, folder: Path, place: Place, *, faucet: bool) 
     """All real ports of one identity. `faucet` asks the local chain for SOL and CYX where they are short."""
     journal = LevelJournal(folder / "journal")
     try:
+        if not place.bootstrap and not KnownPeers(journal, SystemClock()).latest():
+            raise nobody_known(folder.parent)
         async with open_http_rpc(place.rpc, send_policy()) as rpc:
             chain = ChainClient(rpc, key, place.program)
             await chain.config()

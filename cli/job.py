@@ -12,7 +12,16 @@ import trio
 from ..protocol.errors import LocalError
 from ..protocol.units import JobId, base58, format_cyx, parse_id
 from .paying import send_policy
-from .settings import chain_options, home_option, identity, key_options, network_options, program_id, seeds
+from .settings import (
+    chain_options,
+    home_option,
+    identity,
+    key_options,
+    network_options,
+    nobody_known,
+    program_id,
+    seeds,
+)
 
 POLL_S = 1.0
 
@@ -41,6 +50,8 @@ def watch(job_id: str, home: Path, rpc: str, program: str | None, bootstrap: tup
 
     watched = JobId(parse_id(job_id, field="job_id"))
     key, peers = KeyPair.generate(), seeds(home, bootstrap)
+    if not peers:
+        raise nobody_known(home)
 
     def say(text: str, **facts: Any) -> None:
         click.echo(json.dumps({"job": base58(watched), **facts}) if as_json else text)

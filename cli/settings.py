@@ -154,7 +154,7 @@ def make_key(path: Path) -> KeyPair:
 
 
 def seeds(home: Path, given: tuple[str, ...]) -> tuple[str, ...]:
-    """Bootstrap addresses: those given, else the lines of the seeds file. LocalError: none, or a bad one."""
+    """Bootstrap addresses: those given, else the lines of the seeds file, if any. LocalError on a bad one."""
     path = home / SEEDS_FILE
     found = given
     if not given and path.exists():
@@ -162,13 +162,16 @@ def seeds(home: Path, given: tuple[str, ...]) -> tuple[str, ...]:
             found = tuple(path.read_text().split())
         except (OSError, ValueError) as error:
             raise LocalError(f"{path}: {error}", field="bootstrap", fix="give --bootstrap ADDRESS") from None
-    if not found:
-        raise LocalError(
-            "no bootstrap node is known",
-            field="bootstrap",
-            fix=f"give --bootstrap ADDRESS, start `cyxnode bootstrap run`, or write addresses into {path}",
-        )
     return checked_addresses(found)
+
+
+def nobody_known(home: Path) -> LocalError:
+    """The error of one who has nobody to dial: no bootstrap address, and no peer of an earlier life."""
+    return LocalError(
+        "no bootstrap node is known",
+        field="bootstrap",
+        fix=f"give --bootstrap ADDRESS, start `cyxnode bootstrap run`, or write addresses into {home / SEEDS_FILE}",
+    )
 
 
 def checked_addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:

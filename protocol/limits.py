@@ -300,3 +300,14 @@ CLOCK_TRUST_MS = HEARTBEAT_INTERVAL_MS
 CLOCK_DRIFT_MS = 1_000
 """By how much an author's clock may fall behind from one record to the next: a clock that was put back heals."""
 PROBE_TIMEOUT_S = 2.0
+
+# scheduler: known peers (scheduler.known_peers)
+PEERS_KEPT_MAX = 256
+"""Peers that have answered a node, kept on its disk for its next start."""
+PEER_RECORD_MAX_BYTES = 4 * 1024
+PEERS_WRITE_MS = 3_600_000
+"""A kept peer that answers again is written again at most this often, unless its addresses changed."""
+PEER_STALE_MS = 24 * 3_600_000
+"""Silence after which a kept peer gives its place to a newcomer."""
+PEER_EXPIRES_MS = 30 * 24 * 3_600_000
+"""Silence after which a kept peer is not dialled any more."""

@@ -24,6 +24,7 @@ from ..protocol.standing import Standing, standing, until_text
 from ..protocol.units import MicroCyx, base58, format_cyx
 from .context import NodeContext, NodeSettings
 from .data_service import DataService
+from .known_peers import KnownPeers
 from .market_service import MarketService
 from .presence_service import Load, PresenceService
 from .registry import Registry
@@ -132,6 +133,7 @@ async def open_node(ports: Ports, runner: Runner, settings: NodeSettings) -> Asy
             offer=lambda sequence, now_ms: capability_of(context, sequence, now_ms),
             load=lambda: Load("idle", 0, 0, 0),
             registered=context.registry.size_of,
+            kept=KnownPeers(ports.journal, ports.clock),
         )
         data = DataService(wire, ports.blobs)
         market = MarketService(context, presence, data)
@@ -175,6 +177,7 @@ async def open_presence(
     randomness: Randomness,
     bootstrap: tuple[str, ...],
     opener: Opener = open_any,
+    kept: KnownPeers | None = None,
 ) -> AsyncIterator[PresenceService]:
     """Join the network as one that offers nothing: a bootstrap node, a requester, an observer."""
     presence = PresenceService(
@@ -183,6 +186,7 @@ async def open_presence(
         bootstrap=bootstrap,
         offer=None,
         load=lambda: Load("idle", 0, 0, 0),
+        kept=kept,
     )
     async with plain_nursery() as nursery:
         await nursery.start(presence.run)
@@ -196,8 +200,9 @@ async def open_requester(
 ) -> AsyncIterator[RequesterService]:
     """Join the network as a requester."""
     config = await ports.chain.config()
+    kept = KnownPeers(ports.journal, ports.clock)
     async with open_presence(
-        ports.key, ports.transport, config.genesis, ports.clock, ports.randomness, bootstrap, ports.opener
+        ports.key, ports.transport, config.genesis, ports.clock, ports.randomness, bootstrap, ports.opener, kept
     ) as presence:
         registry, wire, blobs = Registry(ports.chain, ports.clock), presence.wire, ports.blobs
         async with plain_nursery() as nursery:

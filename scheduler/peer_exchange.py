@@ -1,9 +1,10 @@
 """Learns from peers who else is there, and keeps us connected (DESIGN 3).
 
-Peers come from the bootstrap list and from what peers tell: the answer to a PeersRequest holds signed capability
-records and heartbeats, and for how long their authors have been silent. Whoever is not dead by that lives, if we are to
-hear of its death; others are only addresses to dial. While connections to our own class are short we ask often,
-otherwise once in EXCHANGE_INTERVAL_S. A bootstrap node has many to serve: who has another peer hangs up.
+Peers come from the bootstrap list, from the disk (`known_peers.py`) and from what peers tell: the answer to a
+PeersRequest holds signed capability records and heartbeats, and for how long their authors have been silent. Whoever is
+not dead by that lives, if we are to hear of its death; others are only addresses to dial. While connections to our own
+class are short we ask often, otherwise once in EXCHANGE_INTERVAL_S. A bootstrap node has many to serve: who has another
+peer hangs up.
 """
 
 from __future__ import annotations
@@ -135,9 +136,19 @@ class PeerExchange:
             self._candidates.pop(peer, None)
             log.info("peer exchange failed", peer=base58(peer), cause=str(error))
             return False
-        self._believe(peer, self._opened(peer, answer.message))
+        told = self._opened(peer, answer.message)
+        self._believe(peer, told)
         self.presence.apply(Met(peer, wire.clock.monotonic_ms()))
+        self._keep(peer, told.get(peer))
         return True
+
+    def _keep(self, peer: NodeId, told: Told | None) -> None:
+        """Remember a peer that answered and offers something, for our next life."""
+        known = self.presence.state.members.get(peer)
+        offers = [one.message for one in told.records if isinstance(one.message, Capability)] if told else []
+        offer = offers[0] if offers else known.capability if known is not None else None
+        if self.presence.kept is not None and offer is not None:
+            self.presence.kept.met(peer, offer.addresses, offer.execution_class)
 
     def _opened(self, peer: NodeId, answer: PeersAnswer) -> dict[NodeId, Told]:
         """The records of an answer that we do not have byte for byte, by author."""
@@ -223,6 +234,7 @@ class PeerExchange:
 
     async def keep_connected(self) -> None:
         """Look for peers until cancelled."""
+        self._recall()
         while True:
             idle_s = trio.current_time() - self._asked_at_s
             if idle_s >= self.presence.jittered(EXCHANGE_INTERVAL_S) or self._missing():
@@ -249,8 +261,22 @@ class PeerExchange:
     def _missing(self) -> bool:
         """Whether connections are short, for who has somewhere to begin."""
         kin, connected = self._kin_unsorted(), self.presence.wire.transport.connected()
-        short = len(connected & kin) < min(PEERS_WANTED, max(1, len(kin)))
-        return short and bool(self.presence.bootstrap or self.presence.offer)
+        return len(connected & kin) < min(PEERS_WANTED, max(1, len(kin))) and self._dials()
+
+    def _dials(self) -> bool:
+        return bool(self.presence.bootstrap or self.presence.offer or self.presence.kept)
+
+    def _recall(self) -> None:
+        """Dial the peers of earlier lives: at the start, and again when all others have failed."""
+        for peer in self.presence.kept.latest() if self.presence.kept is not None else ():
+            node = NodeId(peer.node)
+            if node != self.presence.wire.me:
+                self.presence.wire.transport.learn(node, peer.addresses)
+                self._candidates[node] = peer.execution_class
+
+    def _lamps(self) -> set[NodeId]:
+        """Bootstrap nodes that offer nothing: whoever has another peer leaves them to others."""
+        return {root for root in self._roots if root not in self._candidates}
 
     async def _round(self) -> None:
         """Ask the bootstrap nodes or one peer, dial what is missing, and leave the bootstrap nodes to others."""
@@ -260,15 +286,17 @@ class PeerExchange:
         about = own if self._missing() else b""
         for node in asked:
             await self.ask(node, about)
-        if not own and self.presence.bootstrap:
+        if not own and self._dials():
             await self._look_closer()
-        if self.presence.bootstrap or self.presence.offer:
+        if self._dials():
             await self._dial([node for node in self._kin() if node not in transport.connected()])
-            if len(transport.connected() - self._roots) < PEERS_WANTED // 2:
+            if len(transport.connected() - self._lamps()) < PEERS_WANTED // 2:
                 await self._dial([node for node in self._candidates if node not in transport.connected()])
-        if transport.connected() - self._roots:
-            for root in sorted(self._roots & transport.connected()):
-                await transport.disconnect(root)
+        if not transport.connected() and not self._candidates:
+            self._recall()
+        if transport.connected() - self._lamps():
+            for lamp in sorted(self._lamps() & transport.connected()):
+                await transport.disconnect(lamp)
 
     async def _look_closer(self) -> None:
         """Who offers nothing asks more of the class that it saw most of."""
@@ -286,8 +314,12 @@ class PeerExchange:
     async def _join_roots(self) -> None:
         if self._roots and self._roots <= self.presence.wire.transport.connected():
             return
-        for address in self.presence.bootstrap:
-            try:
-                self._roots.add(await self.presence.wire.transport.connect(address))
-            except CyxError as error:
-                log.warning("bootstrap not reached", address=address, cause=str(error))
+        async with trio.open_nursery() as nursery:
+            for address in self.presence.bootstrap:
+                nursery.start_soon(self._join_root, address)
+
+    async def _join_root(self, address: str) -> None:
+        try:
+            self._roots.add(await self.presence.wire.transport.connect(address))
+        except CyxError as error:
+            log.warning("bootstrap not reached", address=address, cause=str(error))

@@ -33,6 +33,7 @@ from ..protocol.units import NodeId, base58
 from ..protocol.validation import PRESENCE_KINDS
 from . import presence
 from .cells import Cell, cell_of, coarser
+from .known_peers import KnownPeers
 from .peer_exchange import PeerExchange
 from .wire import PEERS, Wire
 
@@ -70,6 +71,8 @@ class PresenceService:
     offer: Callable[[int, int], Capability] | None
     load: Callable[[], Load]
     registered: Callable[[bytes], Awaitable[int]] = _few
+    kept: KnownPeers | None = None
+    """Peers of earlier lives; None for who keeps none, as a bootstrap node, which is dialled and does not dial."""
     state: presence.Presence = field(default_factory=presence.Presence)
     on_death: Callable[[NodeId], None] = lambda node: None
     changed: trio.Event = field(default_factory=trio.Event)

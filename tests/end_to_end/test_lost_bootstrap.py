@@ -1,0 +1,63 @@
+"""Real processes: the bootstrap node is killed, a node restarts from its disk, another joins through a node."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from commands import cyxnode, events, left_over, order_file, ready_line, started, until
+
+pytestmark = pytest.mark.slow
+QUIET = ("--log-level", "info", "--log-format", "json")
+NODES = ("a", "b", "c", "d")
+
+
+def test_the_network_outlives_its_bootstrap_node(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with ExitStack() as stack:
+
+        def start(log: str, *arguments: str):  # type: ignore[no-untyped-def]
+            return stack.enter_context(started(home, *QUIET, *arguments, "--json", log=home / f"{log}.log"))
+
+        rpc = ready_line(start("chain", "chain", "run", "--in-memory", "--port", "0"))["url"]
+        common = ("--rpc", rpc, "--listen", "127.0.0.1:0")
+        lamp = start("bootstrap", "bootstrap", "run", *common)
+        ready_line(lamp)
+        nodes = {name: start(name, "run", *common, "--name", name, "--faucet") for name in NODES}
+        ready = {name: ready_line(process) for name, process in nodes.items()}
+        ids = {facts["node"] for facts in ready.values()}
+        for name in NODES:
+            others = ids - {ready[name]["node"]}
+            until(lambda name=name, others=others: others <= seen(home / f"{name}.log"), 60, f"{name} sees all")
+
+        lamp.send_signal(signal.SIGKILL)
+        lamp.wait()
+        nodes["a"].terminate()
+        assert nodes["a"].wait(timeout=15) == 0
+        (home / "bootstrap.addresses").unlink()
+
+        ready_line(start("a2", "run", *common, "--name", "a"))
+        until(lambda: ids - {ready["a"]["node"]} <= seen(home / "a2.log"), 60, "the restarted node sees all")
+
+        door = ("--bootstrap", ready["b"]["addresses"][0])
+        newcomer = ready_line(start("e", "run", *common, *door, "--name", "e", "--faucet"))["node"]
+        until(lambda: newcomer in seen(home / "a2.log"), 60, "the newcomer is seen by the restarted node")
+
+        assert cyxnode(home, "chain", "airdrop", "--cyx", "50", "--rpc", rpc).returncode == 0
+        order = str(order_file(tmp_path, epochs="20"))
+        ended = cyxnode(
+            home, "submit", "train", order, "--rpc", rpc, *door, "--allow-unsandboxed", "--json", within_s=120
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout)["status"] == "settled"
+    until(lambda: not left_over(home), 10, "all ended")
+
+
+def seen(log: Path) -> set[str]:
+    """Nodes that have appeared in a node's sight."""
+    return {record["peer"] for record in events(log, "NodeAppeared")}
