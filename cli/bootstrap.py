@@ -1,19 +1,22 @@
-"""`cyxnode bootstrap run`."""
+"""`cyxnode bootstrap run | list sign | list verify`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 import trio
 
+from ..protocol.limits import SEED_LIST_DAYS_MAX
+from ..protocol.units import base58
 from .paying import send_policy
+from .seeding import SeedSources, seed_options, seeds
 from .serving import ready_options, run_until_stopped, say_ready
 from .settings import (
     BOOTSTRAP_PORT,
     SEEDS_FILE,
     chain_options,
-    checked_addresses,
     deny_list_of,
     deny_list_option,
     home_option,
@@ -25,14 +28,14 @@ from .settings import (
 
 @click.group()
 def bootstrap() -> None:
-    """Run a bootstrap node."""
+    """Run a bootstrap node, and publish lists of them."""
 
 
 @bootstrap.command("run")
 @home_option
 @key_options("bootstrap")
 @chain_options
-@click.option("--bootstrap", multiple=True, help="Address of another bootstrap node.")
+@seed_options("; other bootstrap nodes")
 @click.option("--listen", default=f"127.0.0.1:{BOOTSTRAP_PORT}", show_default=True, help="HOST:PORT for peers.")
 @deny_list_option
 @ready_options
@@ -42,7 +45,7 @@ def run_bootstrap(
     key: Path | None,
     rpc: str,
     program: str | None,
-    bootstrap: tuple[str, ...],
+    bootstrap: SeedSources,
     listen: str,
     deny_list: Path | None,
     as_json: bool,
@@ -56,7 +59,8 @@ def run_bootstrap(
     from .compose import parse_listen
     from .world import SystemClock, SystemRandomness
 
-    peers, denied = checked_addresses(bootstrap), deny_list_of(deny_list)
+    peers = seeds(home, bootstrap) if bootstrap != SeedSources() else ()
+    denied = deny_list_of(deny_list)
     pair, _ = identity(home, name, key)
     host, port = parse_listen(listen)
 
@@ -74,3 +78,52 @@ def run_bootstrap(
             await trio.sleep_forever()
 
     run_until_stopped(serve, until_stdin_closes=until_stdin_closes)
+
+
+@bootstrap.group("list")
+def seed_list() -> None:
+    """Signed lists of bootstrap addresses."""
+
+
+@seed_list.command("sign")
+@click.argument("addresses", nargs=-1, required=True)
+@home_option
+@key_options("bootstrap")
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, SEED_LIST_DAYS_MAX), help="It holds for.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="seeds.json", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def sign_list(
+    addresses: tuple[str, ...], home: Path, name: str, key: Path | None, days: int, out: Path, as_json: bool
+) -> None:
+    """Sign a list of bootstrap addresses for users of --seeds and --seeds-key."""
+    from ..bootstrap.seed_list import sign_seed_list, write_seed_list
+    from .world import SystemClock
+
+    pair, _ = identity(home, name, key)
+    raw = sign_seed_list(pair, addresses, SystemClock().unix_ms() // 1000, days * 86_400)
+    write_seed_list(out, raw)
+    facts = {"path": str(out), "seeds_key": base58(pair.node_id), "addresses": len(addresses), "days": days}
+    click.echo(
+        json.dumps(facts)
+        if as_json
+        else f"wrote {out}: {len(addresses)} addresses for {days} days\nuse it with --seeds {out} --seeds-key "
+        f"{base58(pair.node_id)}"
+    )
+
+
+@seed_list.command("verify")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--seeds-key", required=True, envvar="CYXNODE_SEEDS_KEY", help="Public key of the publisher.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def verify_list(file: Path, seeds_key: str, as_json: bool) -> None:
+    """Check a list as --seeds does: its signature, its end, each address."""
+    from ..bootstrap.seed_list import read_seed_list
+    from .world import SystemClock
+
+    now_s = SystemClock().unix_ms() // 1000
+    found = read_seed_list(file, seeds_key, now_s)
+    days = (found.expires_at_s - now_s) // 86_400
+    if as_json:
+        click.echo(json.dumps({"addresses": found.addresses, "expires_at_s": found.expires_at_s}))
+    else:
+        click.echo("\n".join(found.addresses) + f"\nthe list holds for {days} more days")

@@ -26,7 +26,7 @@ from ..scheduler.known_peers import KnownPeers
 from ..scheduler.node import Ports, open_requester
 from ..scheduler.requester_service import News, RequesterService
 from .paying import send_policy
-from .settings import nobody_known
+from .seeding import nobody_known
 from .world import SystemClock, SystemRandomness
 
 FAUCET_LAMPORTS = 1_000_000_000

@@ -12,16 +12,8 @@ import trio
 from ..protocol.errors import LocalError
 from ..protocol.units import JobId, base58, format_cyx, parse_id
 from .paying import send_policy
-from .settings import (
-    chain_options,
-    home_option,
-    identity,
-    key_options,
-    network_options,
-    nobody_known,
-    program_id,
-    seeds,
-)
+from .seeding import IN_HOME, SeedSources, nobody_known, seed_options, seeds
+from .settings import chain_options, home_option, identity, key_options, program_id
 
 POLL_S = 1.0
 
@@ -34,9 +26,10 @@ def job() -> None:
 @job.command()
 @click.argument("job_id")
 @home_option
-@network_options
+@chain_options
+@seed_options(IN_HOME)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def watch(job_id: str, home: Path, rpc: str, program: str | None, bootstrap: tuple[str, ...], as_json: bool) -> None:
+def watch(job_id: str, home: Path, rpc: str, program: str | None, bootstrap: SeedSources, as_json: bool) -> None:
     """Print a job's escrow state and its progress until it is settled."""
     from ..ledger.chain_client import ChainClient
     from ..ledger.http_rpc import open_http_rpc

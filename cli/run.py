@@ -14,16 +14,16 @@ import trio
 from ..protocol.errors import LocalError
 from ..protocol.ports import Runner
 from ..protocol.units import base58, format_cyx, parse_cyx
+from .seeding import IN_HOME, SeedSources, seed_options, seeds
 from .serving import ready_options, run_until_stopped, say_ready
 from .settings import (
+    chain_options,
     deny_list_of,
     deny_list_option,
     home_option,
     identity,
     key_options,
-    network_options,
     program_id,
-    seeds,
 )
 
 log = structlog.get_logger()
@@ -32,7 +32,8 @@ log = structlog.get_logger()
 @click.command()
 @home_option
 @key_options("node")
-@network_options
+@chain_options
+@seed_options(IN_HOME)
 @click.option(
     "--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT for peers; port 0 takes a free one."
 )
@@ -52,7 +53,7 @@ def run(
     key: Path | None,
     rpc: str,
     program: str | None,
-    bootstrap: tuple[str, ...],
+    bootstrap: SeedSources,
     listen: str,
     deny_list: Path | None,
     rate: str,
@@ -69,7 +70,7 @@ def run(
     """Run a node: it stakes, hears of jobs, bids, works, verifies, and is paid."""
     pair, folder = identity(home, name, key)
     rate_micro, stake_micro = parse_cyx(rate, field="rate"), parse_cyx(stake, field="stake")
-    peers, denied = seeds(home, bootstrap), deny_list_of(deny_list)
+    peers, denied = seeds(home, bootstrap, folder), deny_list_of(deny_list)
 
     if simulated_runner is not None and program is not None:
         fix = "leave it out: a node that only pretends to train has no business on a real chain"

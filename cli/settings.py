@@ -7,7 +7,6 @@ command, named like it), then the default.
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,9 @@ DEFAULT_RPC = "http://127.0.0.1:8899"
 CHAIN_PORT = 8899
 BOOTSTRAP_PORT = 4001
 SEEDS_FILE = "bootstrap.addresses"
-ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/\d{1,5}/p2p/[1-9A-HJ-NP-Za-km-z]+")
+JOINING = ("bootstrap", "seeds", "seeds_key")
+"""Settings that `config.toml` may have above its tables: they hold for every command that joins the network."""
+JOINING_COMMANDS = (("run",), ("submit", "train"), ("job", "watch"))
 
 Command = Callable[..., Any]
 
@@ -37,7 +38,7 @@ def default_home() -> Path:
 
 
 def load_config(home: Path) -> dict[str, Any]:
-    """Defaults from `config.toml`; LocalError when it is not TOML."""
+    """Defaults from `config.toml`; LocalError when it is not TOML, or says how to join in a way that is none."""
     path = home / "config.toml"
     try:
         config = tomllib.loads(path.read_text())
@@ -45,7 +46,26 @@ def load_config(home: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise LocalError(f"{path}: {error}", field="config", fix="correct it, or remove it") from None
+    shared = {name: config[name] for name in JOINING if name in config}
+    for command in JOINING_COMMANDS:
+        table = config
+        for word in command:
+            table = table.setdefault(word, {})
+            if not isinstance(table, dict):
+                raise LocalError(f"{path}: {word} is no table", field="config", fix=f"write [{'.'.join(command)}]")
+        for name, value in {**shared, **table}.items():
+            table[name] = _joining(path, name, value) if name in JOINING else value
     return config
+
+
+def _joining(path: Path, name: str, value: object) -> object:
+    """One setting of JOINING as click expects it: addresses may be an array, or one text with spaces."""
+    if isinstance(value, str):
+        return value.split() if name == "bootstrap" else value
+    if name == "bootstrap" and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return value
+    fix = f"write {name} = " + ('["/dnsaddr/seeds.example.org"]' if name == "bootstrap" else '"text"')
+    raise LocalError(f"{path}: {name} is {value!r}"[:160], field="config", fix=fix)
 
 
 def home_option(command: Command) -> Command:
@@ -80,16 +100,6 @@ def program_id(text: str | None) -> bytes:
     from ..ledger.addresses import LOCAL_PROGRAM_ID
 
     return LOCAL_PROGRAM_ID if text is None else parse_id(text, field="program")
-
-
-def network_options(command: Command) -> Command:
-    """--rpc, --program, --bootstrap"""
-    return click.option(
-        "--bootstrap",
-        multiple=True,
-        envvar="CYXNODE_BOOTSTRAP",
-        help=f"Address of a bootstrap node; may be given several times (default: the lines of {SEEDS_FILE} in --home).",
-    )(chain_options(command))
 
 
 def deny_list_option(command: Command) -> Command:
@@ -151,33 +161,3 @@ def make_key(path: Path) -> KeyPair:
     except OSError as error:
         raise LocalError(f"{path}: {error.strerror}", field="key", fix="choose a writable path") from None
     return pair
-
-
-def seeds(home: Path, given: tuple[str, ...]) -> tuple[str, ...]:
-    """Bootstrap addresses: those given, else the lines of the seeds file, if any. LocalError on a bad one."""
-    path = home / SEEDS_FILE
-    found = given
-    if not given and path.exists():
-        try:
-            found = tuple(path.read_text().split())
-        except (OSError, ValueError) as error:
-            raise LocalError(f"{path}: {error}", field="bootstrap", fix="give --bootstrap ADDRESS") from None
-    return checked_addresses(found)
-
-
-def nobody_known(home: Path) -> LocalError:
-    """The error of one who has nobody to dial: no bootstrap address, and no peer of an earlier life."""
-    return LocalError(
-        "no bootstrap node is known",
-        field="bootstrap",
-        fix=f"give --bootstrap ADDRESS, start `cyxnode bootstrap run`, or write addresses into {home / SEEDS_FILE}",
-    )
-
-
-def checked_addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
-    """The same addresses; LocalError names one that is not written as bootstrap nodes print theirs."""
-    for address in addresses:
-        if not ADDRESS.fullmatch(address):
-            fix = "write it like /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW..., as `cyxnode bootstrap run` prints it"
-            raise LocalError(f"{address[:80]!r} is not an address of a peer", field="bootstrap", fix=fix)
-    return addresses

@@ -10,7 +10,8 @@ import click
 import trio
 
 from ..protocol.units import base58, format_cyx
-from .settings import home_option, identity, key_options, network_options, program_id, seeds
+from .seeding import IN_HOME, SeedSources, seed_options, seeds
+from .settings import chain_options, home_option, identity, key_options, program_id
 
 if TYPE_CHECKING:
     from ..scheduler.requester_service import JobOrder, JobResult, RequesterService
@@ -27,7 +28,8 @@ def submit() -> None:
 @click.argument("order", type=click.Path(path_type=Path, dir_okay=False))
 @home_option
 @key_options("requester")
-@network_options
+@chain_options
+@seed_options(IN_HOME)
 @click.option("--budget", default=None, help="CYX; replaces the order's budget_cyx.")
 @click.option("--allow-unsandboxed", is_flag=True, help="Accept nodes that run jobs without a sandbox.")
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder for weights and receipt.")
@@ -42,7 +44,7 @@ def submit_train(
     key: Path | None,
     rpc: str,
     program: str | None,
-    bootstrap: tuple[str, ...],
+    bootstrap: SeedSources,
     budget: str | None,
     allow_unsandboxed: bool,
     output: Path | None,
@@ -60,7 +62,7 @@ def submit_train(
 
     plan = load_plan(order, budget=budget, unsandboxed_ok=allow_unsandboxed)
     pair, folder = identity(home, name, key)
-    place = Place(rpc, program_id(program), seeds(home, bootstrap))
+    place = Place(rpc, program_id(program), seeds(home, bootstrap, folder))
     console = Console(stderr=True)
     view = JobView(console)
 

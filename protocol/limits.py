@@ -311,3 +311,14 @@ PEER_STALE_MS = 24 * 3_600_000
 """Silence after which a kept peer gives its place to a newcomer."""
 PEER_EXPIRES_MS = 30 * 24 * 3_600_000
 """Silence after which a kept peer is not dialled any more."""
+
+# bootstrap: seed lists (bootstrap.dns_seeds, bootstrap.seed_list)
+SEEDS_MAX = 64
+"""Addresses that one name in DNS, or one signed list, may lead to."""
+SEED_LOOKUPS_MAX = 16
+SEED_DEPTH_MAX = 4
+"""Names that lead from one to the next."""
+SEED_RECORDS_MAX = 64
+DNS_TIMEOUT_S = 5.0
+SEED_FILE_MAX_BYTES = 64 * 1024
+SEED_LIST_DAYS_MAX = 366
