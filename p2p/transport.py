@@ -11,6 +11,7 @@ from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
 
 # isort: split
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, cast
@@ -24,13 +25,21 @@ from multiaddr import Multiaddr
 
 from ..protocol.errors import CyxError, LocalError, PeerUnreachable, TransientError
 from ..protocol.identity import KeyPair
-from ..protocol.limits import DENY_LIST_POLL_S, DIAL_TIMEOUT_S, KEEPALIVE_INTERVAL_S, SHUTDOWN_TIMEOUT_S
+from ..protocol.limits import (
+    DENY_LIST_POLL_S,
+    DIAL_TIMEOUT_S,
+    DRAIN_TIMEOUT_S,
+    KEEPALIVE_INTERVAL_S,
+    SHUTDOWN_TIMEOUT_S,
+)
 from ..protocol.ports import GossipMessage, GossipValidator, RequestHandler, Stream, StreamHandler
 from ..protocol.units import NodeId, base58
 from . import hardening, requests
 from .addresses import AddressBook, PeerAddress, parse_address
+from .admission import Admission
 from .deny_list import DenyList
 from .fast_gossip import internals
+from .figures import TransportFigures, counted
 from .frames import FramedStream
 from .gossip import Gossip
 from .host import build_host, libp2p_id, listen_address, node_of, reachable_addresses, refuse_peers
@@ -65,7 +74,8 @@ class Libp2pTransport:
         if deny_list is not None:
             refuse_peers(self._network, deny_list.__contains__)
         self._gossip = Gossip(self._host, self._ban, fast=fast)
-        self._book, self._inbound = AddressBook(), Inbound()
+        self._book, self._inbound, self._admission = AddressBook(), Inbound(), Admission(self._network)
+        self._verdicts: Counter[tuple[str, str]] = Counter()
         self._streams: dict[int, FramedStream] = {}
         self._dialling: dict[NodeId, trio.Lock] = {}
         self._nursery: trio.Nursery | None = None
@@ -141,6 +151,32 @@ class Libp2pTransport:
                 await self._dial(target)
         return target.node
 
+    def figures(self) -> TransportFigures:
+        """What goes on here, in numbers."""
+        return TransportFigures(
+            connected=len(self.connected()),
+            addresses_known=len(self._book),
+            inbound_open=self._admission.open,
+            inbound_refused=dict(self._admission.refused),
+            streams_open=self._inbound.open,
+            streams_served=dict(self._inbound.served),
+            streams_refused=dict(self._inbound.refused),
+            gossip=dict(self._verdicts),
+            banned=len(self._gossip.misbehaviour.banned),
+        )
+
+    async def drain(self) -> None:
+        """Let nobody in any more, and finish what is being served, within DRAIN_TIMEOUT_S. Connections stay open."""
+        self._admission.draining = True
+        with trio.move_on_after(DRAIN_TIMEOUT_S):
+            while self._inbound.open:  # noqa: ASYNC110 -- it ends once in a process, within seconds
+                await trio.sleep(0.02)
+
+    @property
+    def draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self._admission.draining
+
     async def disconnect(self, node: NodeId) -> None:
         """Close all connections to `node`; streams to it break."""
         with trio.move_on_after(SHUTDOWN_TIMEOUT_S):
@@ -150,7 +186,7 @@ class Libp2pTransport:
         self, topic: str, validator: GossipValidator
     ) -> AbstractAsyncContextManager[AsyncIterator[GossipMessage]]:
         """Join a topic while the context is open; LocalError when it is joined already."""
-        return self._gossip.subscribe(topic, validator)
+        return self._gossip.subscribe(topic, counted(topic, validator, self._verdicts))
 
     async def publish(self, topic: str, data: bytes) -> None:
         """Gossip `data`; logged as unheard when no connected peer has joined the topic."""

@@ -322,3 +322,25 @@ SEED_RECORDS_MAX = 64
 DNS_TIMEOUT_S = 5.0
 SEED_FILE_MAX_BYTES = 64 * 1024
 SEED_LIST_DAYS_MAX = 366
+
+# transport: who may come in (p2p.admission, p2p.inbound)
+INBOUND_CONNECTIONS_MAX = 2 * PEERS_CONNECTED_MAX
+"""Inbound connections that stand or are being made."""
+CONNECTIONS_PER_HOST_MAX = 32
+"""Of those, from one IP address (an IPv6 /64); loopback is not bounded by itself."""
+CONNECTIONS_PER_HOST = (4.0, CONNECTIONS_PER_HOST_MAX)
+"""New connections a second from one host, and how many at once: a handshake costs some 30 ms of CPU."""
+STREAMS_PER_PEER = {"/cyx/1/peers": (2.0, 40), "/cyx/1/blob": (100.0, 400)}
+"""Streams a second that one peer may open by protocol, and how many at once."""
+STREAMS_PER_PEER_ELSEWHERE = (20.0, 100)
+DRAIN_TIMEOUT_S = 3.0
+"""How long an ending bootstrap node finishes what it was asked before it hangs up."""
+STOP_TIMEOUT_S = 5.0
+"""From the signal to the end of the process."""
+
+# metrics (cli.metrics, cli.metrics_server)
+METRICS_CONNECTIONS_MAX = 16
+METRICS_HEADERS_MAX_BYTES = 8 * 1024
+METRICS_TIMEOUT_S = 5.0
+CHAIN_FIGURES_AGE_S = 15.0
+"""Age at which figures of the chain are read anew for a scrape."""
