@@ -12,7 +12,7 @@ from ..protocol.limits import SEED_LIST_DAYS_MAX
 from ..protocol.units import base58
 from .paying import send_policy
 from .seeding import SeedSources, seed_options, seeds
-from .serving import ready_options, run_until_stopped, say_ready
+from .serving import metrics_option, ready_options, run_until_told, say_ready
 from .settings import (
     BOOTSTRAP_PORT,
     SEEDS_FILE,
@@ -35,9 +35,10 @@ def bootstrap() -> None:
 @home_option
 @key_options("bootstrap")
 @chain_options
-@seed_options("; other bootstrap nodes")
+@seed_options("; other bootstrap nodes", environment=False)
 @click.option("--listen", default=f"127.0.0.1:{BOOTSTRAP_PORT}", show_default=True, help="HOST:PORT for peers.")
 @deny_list_option
+@metrics_option
 @ready_options
 def run_bootstrap(
     home: Path,
@@ -48,15 +49,21 @@ def run_bootstrap(
     bootstrap: SeedSources,
     listen: str,
     deny_list: Path | None,
+    metrics: str | None,
     as_json: bool,
     until_stdin_closes: bool,
 ) -> None:
-    """A well-known address for newcomers. Its address is written into --home for other commands here."""
+    """A well-known address for newcomers. Its address is written into --home for other commands here.
+
+    At SIGTERM it lets nobody in any more, finishes what it was asked, hangs up and ends within 5 s.
+    """
     from ..bootstrap.server import open_bootstrap
     from ..ledger.chain_client import ChainClient
     from ..ledger.http_rpc import open_http_rpc
     from ..p2p.transport import Libp2pTransport
     from .compose import parse_listen
+    from .metrics import Gauges
+    from .metrics_server import open_metrics
     from .world import SystemClock, SystemRandomness
 
     peers = seeds(home, bootstrap) if bootstrap != SeedSources() else ()
@@ -64,20 +71,27 @@ def run_bootstrap(
     pair, _ = identity(home, name, key)
     host, port = parse_listen(listen)
 
-    async def serve() -> None:
+    figures = parse_listen(metrics, "metrics") if metrics else None
+
+    async def serve(told: trio.Event) -> None:
         async with open_http_rpc(rpc, send_policy()) as client:
             genesis = (await ChainClient(client, pair, program_id(program)).config()).genesis
         transport = Libp2pTransport(pair, host=host, port=port, deny_list=denied)
         async with (
             transport.run(),
-            open_bootstrap(pair, transport, genesis, SystemClock(), SystemRandomness(), peers),
+            open_bootstrap(pair, transport, genesis, SystemClock(), SystemRandomness(), peers) as presence,
+            open_metrics(figures, Gauges(transport, presence)) as url,
         ):
             addresses = transport.addresses()
             (home / SEEDS_FILE).write_text("".join(f"{address}\n" for address in addresses))
-            say_ready(as_json, "bootstrap node ready at\n  " + "\n  ".join(addresses), addresses=addresses)
-            await trio.sleep_forever()
+            text = (
+                "bootstrap node ready at\n  " + "\n  ".join(addresses) + (f"\n  metrics {url}/metrics" if url else "")
+            )
+            say_ready(as_json, text, addresses=addresses, metrics=url)
+            await told.wait()
+            await transport.drain()
 
-    run_until_stopped(serve, until_stdin_closes=until_stdin_closes)
+    run_until_told(serve, until_stdin_closes=until_stdin_closes)
 
 
 @bootstrap.group("list")

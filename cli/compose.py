@@ -21,6 +21,7 @@ from ..p2p.transport import Libp2pTransport
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
 from ..protocol.limits import MICRO
+from ..protocol.ports import Transport
 from ..protocol.units import base58
 from ..scheduler.known_peers import KnownPeers
 from ..scheduler.node import Ports, open_requester
@@ -85,12 +86,18 @@ async def open_client(
         yield service
 
 
-def parse_listen(text: str) -> tuple[str, int]:
+def parse_listen(text: str, field: str = "listen") -> tuple[str, int]:
     """'127.0.0.1:4001' -> (host, port)."""
     host, separator, port = text.rpartition(":")
     if not separator or not port.isdigit() or int(port) > 65535:
-        raise LocalError(f"{text!r} is not HOST:PORT", field="listen", fix="write it like 127.0.0.1:4001")
+        raise LocalError(f"{text!r} is not HOST:PORT", field=field, fix="write it like 127.0.0.1:4001")
     return host.strip("[]"), int(port)
+
+
+def figured(transport: Transport) -> Libp2pTransport:
+    """The transport of real ports as what it is, for its figures."""
+    assert isinstance(transport, Libp2pTransport)
+    return transport
 
 
 def name_of(key: KeyPair) -> str:

@@ -15,7 +15,7 @@ from ..protocol.errors import LocalError
 from ..protocol.ports import Runner
 from ..protocol.units import base58, format_cyx, parse_cyx
 from .seeding import IN_HOME, SeedSources, seed_options, seeds
-from .serving import ready_options, run_until_stopped, say_ready
+from .serving import metrics_option, ready_options, run_until_stopped, say_ready
 from .settings import (
     chain_options,
     deny_list_of,
@@ -46,6 +46,7 @@ log = structlog.get_logger()
 @click.option("--verify-only", is_flag=True, help="Sit on committees, but never bid.")
 @click.option("--simulated-runner", default=None, metavar="CLASS", hidden=True, help="For `cyxnode sim run --real`.")
 @click.option("--faucet", is_flag=True, help="Ask the local chain's faucet for stake and fees.")
+@metrics_option
 @ready_options
 def run(
     home: Path,
@@ -64,6 +65,7 @@ def run(
     verify_only: bool,
     simulated_runner: str | None,
     faucet: bool,
+    metrics: str | None,
     as_json: bool,
     until_stdin_closes: bool,
 ) -> None:
@@ -80,9 +82,12 @@ def run(
         from ..scheduler.context import NodeSettings
         from ..scheduler.node import open_node
         from ..simulation.plan import REAL_MFLOP_PER_S
-        from .compose import Place, open_ports, parse_listen
+        from .compose import Place, figured, open_ports, parse_listen
+        from .metrics import Gauges
+        from .metrics_server import open_metrics
 
         host, port = parse_listen(listen)
+        figures = parse_listen(metrics, "metrics") if metrics else None
         place = Place(rpc, program_id(program), peers, host, port, deny_list=denied)
         settings = NodeSettings(
             bootstrap=peers,
@@ -96,18 +101,22 @@ def run(
         async with (
             open_ports(pair, folder, place, faucet=faucet) as ports,
             _open_runner(simulated_runner, sandbox, device) as runner,
-            open_node(ports, runner, settings),
+            open_node(ports, runner, settings) as node,
+            open_metrics(figures, Gauges(figured(ports.transport), node.presence, node)) as url,
         ):
             about = runner.description
             addresses = ports.transport.addresses()
             say_ready(
                 as_json,
                 f"node {base58(pair.node_id)} ready\n  class {runner.execution_class.hex()[:16]} on {about['device']}, "
-                f"sandbox {about['sandbox']}, {format_cyx(rate_micro)} CYX/s\n  " + "\n  ".join(addresses),
+                f"sandbox {about['sandbox']}, {format_cyx(rate_micro)} CYX/s\n  "
+                + "\n  ".join(addresses)
+                + (f"\n  metrics {url}/metrics" if url else ""),
                 node=base58(pair.node_id),
                 execution_class=runner.execution_class.hex(),
                 addresses=addresses,
                 sandbox=about["sandbox"],
+                metrics=url,
             )
             await trio.sleep_forever()
 

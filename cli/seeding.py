@@ -35,9 +35,10 @@ class SeedSources:
     seeds_key: str | None = None
 
 
-def seed_options(default: str) -> Callable[[Command], Command]:
+def seed_options(default: str, *, environment: bool = True) -> Callable[[Command], Command]:
     """--bootstrap, --seeds and --seeds-key, given to the command as one `bootstrap: SeedSources`. `default` says what
-    holds when there are none."""
+    holds when there are none; without `environment` only the command line counts."""
+    variables = ("CYXNODE_SEEDS_KEY", "CYXNODE_SEEDS", "CYXNODE_BOOTSTRAP") if environment else (None, None, None)
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -49,19 +50,19 @@ def seed_options(default: str) -> Callable[[Command], Command]:
         decorated: Command = bundled
         for option in (
             click.option(
-                "--seeds-key", default=None, envvar="CYXNODE_SEEDS_KEY", help="Public key of the publisher of --seeds."
+                "--seeds-key", default=None, envvar=variables[0], help="Public key of the publisher of --seeds."
             ),
             click.option(
                 "--seeds",
                 type=click.Path(path_type=Path, dir_okay=False),
                 default=None,
-                envvar="CYXNODE_SEEDS",
+                envvar=variables[1],
                 help="Signed list of bootstrap addresses, as `cyxnode bootstrap list sign` writes it.",
             ),
             click.option(
                 "--bootstrap",
                 multiple=True,
-                envvar="CYXNODE_BOOTSTRAP",
+                envvar=variables[2],
                 help="Address of a bootstrap node or of any living node, or /dnsaddr/NAME to look up; "
                 f"may be given several times{default}.",
             ),

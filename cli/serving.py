@@ -12,6 +12,8 @@ from typing import Any
 import click
 import trio
 
+from ..protocol.limits import STOP_TIMEOUT_S
+
 
 def ready_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--json and --until-stdin-closes"""
@@ -71,3 +73,46 @@ def run_until_stopped(serve: Callable[[], Awaitable[None]], *, until_stdin_close
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def run_until_told(serve: Callable[[trio.Event], Awaitable[None]], *, until_stdin_closes: bool) -> None:
+    """Run `serve`, which ends by itself once its event is set: at SIGINT, SIGTERM, or the end of standard input. It has
+    STOP_TIMEOUT_S for that, less at a second signal."""
+    told = trio.Event()
+
+    async def wait_for_the_end(scope: trio.CancelScope) -> None:
+        await told.wait()
+        await trio.sleep(STOP_TIMEOUT_S)
+        scope.cancel()
+
+    async def watch(scope: trio.CancelScope, *, task_status: Any) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                if told.is_set():
+                    scope.cancel()
+                told.set()
+
+    async def watch_stdin() -> None:
+        async with trio.lowlevel.FdStream(0) as stdin:
+            while await stdin.receive_some(4096):
+                pass
+        told.set()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(watch, nursery.cancel_scope))
+            nursery.start_soon(wait_for_the_end, nursery.cancel_scope)
+            if until_stdin_closes:
+                nursery.start_soon(watch_stdin)
+            await serve(told)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def metrics_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--metrics"""
+    return click.option(
+        "--metrics", default=None, help="HOST:PORT, on loopback, for /metrics, /health and /ready (default: none)."
+    )(command)

@@ -282,6 +282,7 @@ class CaseRun:
             reason=self._report.reason[:500],
         )
         self._body = codec.encode(body)
+        self.context.counts["verdicts/ok" if finding.ok else "verdicts/refuted"] += 1
         commitment = verdict_commitment(self.job, me, self._nonce(), self._body)
         raw = self.context.wire.seal(VerdictCommit(job=self.job, commitment=commitment))
         self.apply(machine.CommitReceived(me, raw, self._now()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -45,6 +46,8 @@ class NodeContext:
     settings: NodeSettings
     nursery: trio.Nursery
     heard: Heard = field(default_factory=Heard)
+    counts: Counter[str] = field(default_factory=Counter)
+    """What happened since the start, for the operator's metrics."""
 
     def hear(self, terms: JobTerms, said: Iterable[Statement]) -> None:
         """Remember checked signatures of members, and accuse whoever contradicts itself."""

@@ -152,6 +152,7 @@ class MarketService:
             on_refused=self.rooms.refuse,
         )
         self.rooms.open(job, Room(announce, auction))
+        self.context.counts["jobs_announced"] += 1
         log.info("announced", job=base58(job), budget=announce.message.budget, expected=len(expected))
         self._start(job, auction.finish, auction.run)
 
@@ -175,6 +176,7 @@ class MarketService:
             return
         room.awarded, me = awarded, self.context.wire.me
         if awarded.certified.winner == me:
+            self.context.counts["jobs_won"] += 1
             room.work = WorkRun(self.context, self.data, awarded)
             self._start(awarded.terms.job, room.work.stop, self._work, room.work)
             self._start(awarded.terms.job, _nothing, self._speak_status, room.work)
@@ -184,6 +186,7 @@ class MarketService:
     async def _work(self, work: WorkRun) -> None:
         remember(self.context.journal, work.awarded)
         await work.run()
+        self.context.counts["jobs_claimed"] += work.claim is not None
         forget(self.context.journal, work.job)
 
     def _unsold(self, terms: JobTerms, announce: Signed[JobAnnounce], reason: str) -> None:
@@ -192,6 +195,7 @@ class MarketService:
             self._sit(room, terms, None, reason)
 
     def _sit(self, room: Room, terms: JobTerms, awarded: Awarded | None, reason: str) -> None:
+        self.context.counts["seats_taken"] += 1
         room.case = CaseRun(self.context, self.data, room.announce, terms, awarded, reason, self._outcome)
         self._start(terms.job, room.case.close, room.case.run)
 
@@ -212,6 +216,7 @@ class MarketService:
             room.case.apply(verification.OutcomeSeen())
         if room.work is not None:
             verdict = Verdict(signed.message.verdict).name
+            self.context.counts["jobs_settled" if verdict == Verdict.OK.name else f"jobs_failed/{verdict}"] += 1
             log.info("outcome", job=base58(terms.job), verdict=verdict, cause=signed.message.reason)
             room.work.stop()
         self.context.blobs.drop_states(terms.job)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from cyxnode.cli.main import JOB_WITHOUT_RESULT, cli
+from cyxnode.cli.metrics import METRICS
 from cyxnode.protocol import errors
 
 EXIT_CODES = (
@@ -83,6 +84,15 @@ def _arguments(command: click.Command) -> list[click.Argument]:
 def exit_codes() -> str:
     """The table of exit codes."""
     return "\n".join(["| code | means |", "|---|---|", *(f"| {code} | {text} |" for code, text in EXIT_CODES)])
+
+
+def metrics_table() -> str:
+    """Every metric of --metrics."""
+    lines = ["| metric | kind | labels | told by | |", "|---|---|---|---|---|"]
+    for name, one in METRICS.items():
+        labels, who = ", ".join(one.labels), "nodes" if one.who == "node" else "all"
+        lines.append(f"| `{name}` | {one.kind} | {labels} | {who} | {one.help} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ WRITERS: dict[str, Callable[[], str]] = {
     "codec example": message_tables.codec_example,
     "commands": cli_reference.command_reference,
     "exit codes": cli_reference.exit_codes,
+    "metrics": cli_reference.metrics_table,
     **{f"{name} diagram": draw for name, draw in state_diagrams.DIAGRAMS.items()},
 }
 _PART = re.compile(r"(<!-- generated: (?P<name>[a-z ]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)

@@ -1,0 +1,196 @@
+"""What an operator's Prometheus may read of a process: the metrics by name, and how they are gathered.
+
+METRICS is the one list of them; docs/operating.md is generated from it, and a metric that is not in it cannot be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import trio
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from .. import __version__
+from ..p2p.figures import TransportFigures
+from ..protocol.chain import NodeAccount
+from ..protocol.errors import CyxError
+from ..protocol.limits import CHAIN_FIGURES_AGE_S, METRICS_TIMEOUT_S
+from ..protocol.units import NodeId
+from ..scheduler.node import Node
+from ..scheduler.presence_service import PresenceService
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. `who` tells it: every process, or nodes alone."""
+
+    kind: Literal["gauge", "counter"]
+    help: str
+    labels: tuple[str, ...] = ()
+    who: Literal["all", "node"] = "all"
+
+
+METRICS: dict[str, Metric] = {
+    "cyxnode_info": Metric("gauge", "Always 1; tells the version.", ("version",)),
+    "cyxnode_ready": Metric("gauge", "1 while /ready says yes."),
+    "cyxnode_peers_connected": Metric("gauge", "Peers with a live connection."),
+    "cyxnode_peers_live": Metric("gauge", "Live nodes in sight."),
+    "cyxnode_peers_kept": Metric("gauge", "Peers of earlier lives on disk.", who="node"),
+    "cyxnode_peers_banned": Metric("gauge", "Peers that are banned here."),
+    "cyxnode_addresses_known": Metric("gauge", "Nodes whose address is known."),
+    "cyxnode_inbound_connections": Metric("gauge", "Inbound connections that stand or are being made."),
+    "cyxnode_inbound_refused_total": Metric(
+        "counter", "Inbound connections refused: total, host, rate, draining.", ("cause",)
+    ),
+    "cyxnode_streams_open": Metric("gauge", "Inbound streams being served."),
+    "cyxnode_streams_served_total": Metric("counter", "Inbound streams served.", ("protocol",)),
+    "cyxnode_streams_refused_total": Metric(
+        "counter", "Inbound streams refused: total, peer, rate, protocol.", ("cause",)
+    ),
+    "cyxnode_gossip_received_total": Metric("counter", "Gossip messages judged valid.", ("topic",)),
+    "cyxnode_gossip_dropped_total": Metric("counter", "Gossip messages ignored or rejected.", ("topic", "verdict")),
+    "cyxnode_jobs_open": Metric("gauge", "Jobs followed now.", who="node"),
+    "cyxnode_jobs_running": Metric("gauge", "Jobs won and not yet claimed.", who="node"),
+    "cyxnode_jobs_announced_total": Metric("counter", "Jobs of our class heard of.", who="node"),
+    "cyxnode_jobs_won_total": Metric("counter", "Jobs won.", who="node"),
+    "cyxnode_jobs_claimed_total": Metric("counter", "Claims told for jobs won.", who="node"),
+    "cyxnode_jobs_settled_total": Metric("counter", "Jobs won that settled OK.", who="node"),
+    "cyxnode_jobs_failed_total": Metric("counter", "Jobs won that settled otherwise.", ("verdict",), "node"),
+    "cyxnode_seats_held": Metric("gauge", "Committee seats in jobs that are not settled.", who="node"),
+    "cyxnode_seats_taken_total": Metric("counter", "Committee seats taken.", who="node"),
+    "cyxnode_verdicts_total": Metric("counter", "Verdicts given as a member.", ("finding",), "node"),
+    "cyxnode_stake_micro_cyx": Metric("gauge", "Stake on chain, in micro-CYX.", who="node"),
+    "cyxnode_earned_micro_cyx": Metric("gauge", "Verifier's earnings not yet withdrawn, in micro-CYX.", who="node"),
+    "cyxnode_slashed_micro_cyx": Metric("gauge", "What the stake has lost, in micro-CYX.", who="node"),
+    "cyxnode_chain_reachable": Metric("gauge", "1 when the chain answered the last question.", who="node"),
+}
+Samples = dict[str, dict[tuple[str, ...], float]]
+"""By metric, then by the values of its labels."""
+
+
+class FiguredTransport(Protocol):
+    """What Gauges needs of a transport; a Libp2pTransport has it."""
+
+    @property
+    def draining(self) -> bool: ...
+    def figures(self) -> TransportFigures: ...
+    def connected(self) -> frozenset[NodeId]: ...
+
+
+@dataclass(slots=True)
+class Gauges:
+    """Reads one running process. `node` is None for a bootstrap node."""
+
+    transport: FiguredTransport
+    presence: PresenceService
+    node: Node | None = None
+    _account: NodeAccount | None = None
+    _chain_ok: bool = False
+    _read_at_s: float = field(default=float("-inf"))
+
+    def not_ready(self) -> str:
+        """Why this process is not ready for work; empty when it is."""
+        if self.transport.draining:
+            return "it is ending"
+        if self.node is None:
+            return ""
+        if not self._chain_ok:
+            return "the chain does not answer"
+        return "" if self.transport.connected() else "no peer is connected"
+
+    async def refresh(self) -> None:
+        """Read the chain anew when what is known is old; a chain that is away costs METRICS_TIMEOUT_S at most."""
+        if self.node is None or trio.current_time() - self._read_at_s < CHAIN_FIGURES_AGE_S:
+            return
+        context, self._read_at_s, ok = self.node.context, trio.current_time(), False
+        with trio.move_on_after(METRICS_TIMEOUT_S / 2):
+            try:
+                self._account = await context.chain.node(context.wire.me)
+                ok = True
+            except CyxError:
+                ok = False
+        self._chain_ok = ok
+
+    async def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        await self.refresh()
+        registry = CollectorRegistry()
+        registry.register(_Once(self.samples()))
+        return generate_latest(registry)
+
+    def samples(self) -> Samples:
+        """The figures of now."""
+        figures = self.transport.figures()
+        found: Samples = {
+            "cyxnode_info": {(__version__,): 1},
+            "cyxnode_ready": {(): float(not self.not_ready())},
+            **of_transport(figures),
+            "cyxnode_peers_live": {(): len(self.presence.alive())},
+        }
+        if self.node is not None:
+            found |= self._of_node(self.node)
+        return found
+
+    def _of_node(self, node: Node) -> Samples:
+        counts, rooms, account = node.context.counts, node.market.rooms, self._account
+        seats = sum(1 for room in rooms.by_job.values() if room.case is not None and room.outcome is None)
+        return {
+            "cyxnode_peers_kept": {(): len(self.presence.kept or ())},
+            "cyxnode_jobs_open": {(): len(rooms.by_job)},
+            "cyxnode_jobs_running": {(): rooms.running()},
+            "cyxnode_seats_held": {(): seats},
+            **{f"cyxnode_{name}_total": {(): counts[name]} for name in ("jobs_announced", "jobs_won", "jobs_claimed")},
+            "cyxnode_jobs_settled_total": {(): counts["jobs_settled"]},
+            "cyxnode_seats_taken_total": {(): counts["seats_taken"]},
+            "cyxnode_jobs_failed_total": _labelled(counts, "jobs_failed/"),
+            "cyxnode_verdicts_total": _labelled(counts, "verdicts/"),
+            "cyxnode_stake_micro_cyx": {(): account.stake if account else 0},
+            "cyxnode_earned_micro_cyx": {(): account.earned if account else 0},
+            "cyxnode_slashed_micro_cyx": {(): account.slashed if account else 0},
+            "cyxnode_chain_reachable": {(): float(self._chain_ok)},
+        }
+
+
+def of_transport(figures: TransportFigures) -> Samples:
+    """The samples of a transport."""
+    heard = {key: count for key, count in figures.gossip.items() if key[1] in ("accept", "taken")}
+    received: dict[tuple[str, ...], float] = {}
+    for (topic, _), count in heard.items():
+        received[(topic,)] = received.get((topic,), 0) + count
+    return {
+        "cyxnode_peers_connected": {(): figures.connected},
+        "cyxnode_peers_banned": {(): figures.banned},
+        "cyxnode_addresses_known": {(): figures.addresses_known},
+        "cyxnode_inbound_connections": {(): figures.inbound_open},
+        "cyxnode_inbound_refused_total": {(cause,): count for cause, count in figures.inbound_refused.items()},
+        "cyxnode_streams_open": {(): figures.streams_open},
+        "cyxnode_streams_served_total": {(name,): count for name, count in figures.streams_served.items()},
+        "cyxnode_streams_refused_total": {(cause,): count for cause, count in figures.streams_refused.items()},
+        "cyxnode_gossip_received_total": received,
+        "cyxnode_gossip_dropped_total": {key: count for key, count in figures.gossip.items() if key not in heard},
+    }
+
+
+def _labelled(counts: Mapping[str, int], prefix: str) -> dict[tuple[str, ...], float]:
+    return {(name.removeprefix(prefix),): count for name, count in counts.items() if name.startswith(prefix)}
+
+
+class _Once(Collector):
+    """Samples as the library wants them."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Each metric with its samples."""
+        for name, values in self._samples.items():
+            metric = METRICS[name]
+            family = GaugeMetricFamily if metric.kind == "gauge" else CounterMetricFamily
+            one = family(name, metric.help, labels=metric.labels)
+            for labels, value in sorted(values.items()):
+                one.add_metric(labels, value)
+            yield one
