@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 other failure; 2 bad input or set-up; 3 a peer broke the protocol; 4 network or chain unreachable;
 5 the chain rejected a transaction; 6 the computation failed; 7 the job ended without a result; 8 a simulation violated
-an invariant; 130 interrupted.
+an invariant; 9 the doctor found a failure; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ COMMANDS = {
     "submit": ("submit:submit", "Submit a job."),
     "job": ("job:job", "Watch a job."),
     "wallet": ("wallet:wallet", "See and move the money of a key: balance, send, stake, withdraw, history."),
+    "doctor": ("doctor:doctor", "Find out what would keep a node from working here."),
     "receipt": ("receipt:receipt", "Show or verify a receipt."),
     "sim": ("sim:sim", "Play a market of real nodes in virtual time."),
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import click
 
+from cyxnode.cli.doctor import DOCTOR_FOUND_FAILURES
 from cyxnode.cli.main import JOB_WITHOUT_RESULT, cli
 from cyxnode.cli.metrics import METRICS
 from cyxnode.protocol import errors
@@ -20,6 +21,7 @@ EXIT_CODES = (
     (errors.ExecutionFailed.exit_code, "the computation failed"),
     (JOB_WITHOUT_RESULT, "the job ended without a result: unsold, failed, expired, or its weights cannot be had"),
     (8, "a simulation violated an invariant"),
+    (DOCTOR_FOUND_FAILURES, "`doctor` found what would keep a node from working"),
     (130, "interrupted (`chain run`, `bootstrap run` and `run` end with 0: being stopped is how they end)"),
 )
 
