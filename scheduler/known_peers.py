@@ -67,6 +67,9 @@ class KnownPeers:
             if earlier is None or earlier.seen_at_ms < peer.seen_at_ms:
                 self._places[node], self._peers[node] = place, peer
 
+    def __contains__(self, node: object) -> bool:
+        return node in self._peers
+
     def __len__(self) -> int:
         return len(self._peers)
 

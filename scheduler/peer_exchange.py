@@ -237,7 +237,8 @@ class PeerExchange:
         self._recall()
         while True:
             idle_s = trio.current_time() - self._asked_at_s
-            if idle_s >= self.presence.jittered(EXCHANGE_INTERVAL_S) or self._missing():
+            due = idle_s >= self.presence.jittered(EXCHANGE_INTERVAL_S)
+            if due or self._missing() or (not self.presence.kept and self._strangers()):
                 self._asked_at_s = trio.current_time()
                 await self._round()
             await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin_unsorted() else LONELY_S))
@@ -266,6 +267,13 @@ class PeerExchange:
     def _dials(self) -> bool:
         return bool(self.presence.bootstrap or self.presence.offer or self.presence.kept)
 
+    def _strangers(self) -> list[NodeId]:
+        """Connected nodes of our class that never answered us: they dialled us, and are not kept for our next life."""
+        if self.presence.kept is None:
+            return []
+        kept, near = self.presence.kept, self.presence.wire.transport.connected() & self._kin_unsorted()
+        return sorted(node for node in near if node not in kept)[:PEERS_WANTED]
+
     def _recall(self) -> None:
         """Dial the peers of earlier lives: at the start, and again when all others have failed."""
         for peer in self.presence.kept.latest() if self.presence.kept is not None else ():
@@ -286,6 +294,9 @@ class PeerExchange:
         about = own if self._missing() else b""
         for node in asked:
             await self.ask(node, about)
+        async with trio.open_nursery() as nursery:
+            for node in self._strangers():
+                nursery.start_soon(self.ask, node, b"", (), PROBE_TIMEOUT_S)
         if not own and self._dials():
             await self._look_closer()
         if self._dials():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,12 +29,14 @@ def test_the_network_outlives_its_bootstrap_node(tmp_path: Path) -> None:
         common = ("--rpc", rpc, "--listen", "127.0.0.1:0")
         lamp = start("bootstrap", "bootstrap", "run", *common)
         ready_line(lamp)
-        nodes = {name: start(name, "run", *common, "--name", name, "--faucet") for name in NODES}
+        watched = ("--metrics", "127.0.0.1:0")
+        nodes = {name: start(name, "run", *common, *watched, "--name", name, "--faucet") for name in NODES}
         ready = {name: ready_line(process) for name, process in nodes.items()}
         ids = {facts["node"] for facts in ready.values()}
         for name in NODES:
             others = ids - {ready[name]["node"]}
             until(lambda name=name, others=others: others <= seen(home / f"{name}.log"), 60, f"{name} sees all")
+        until(lambda: kept(ready["a"]["metrics"]) > 0, 60, "the first node keeps a peer on disk")
 
         lamp.send_signal(signal.SIGKILL)
         lamp.wait()
@@ -56,6 +59,13 @@ def test_the_network_outlives_its_bootstrap_node(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stderr
         assert json.loads(ended.stdout)["status"] == "settled"
     until(lambda: not left_over(home), 10, "all ended")
+
+
+def kept(url: str) -> float:
+    """How many peers a node has on disk."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("cyxnode_peers_kept "))
 
 
 def seen(log: Path) -> set[str]:
