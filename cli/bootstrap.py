@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -60,6 +61,8 @@ def run_bootstrap(
     from ..bootstrap.server import open_bootstrap
     from ..ledger.chain_client import ChainClient
     from ..ledger.http_rpc import open_http_rpc
+    from ..ledger.journal import LevelJournal
+    from ..p2p.bans import Bans
     from ..p2p.transport import Libp2pTransport
     from .compose import parse_listen
     from .metrics import Gauges
@@ -68,7 +71,7 @@ def run_bootstrap(
 
     peers = seeds(home, bootstrap) if bootstrap != SeedSources() else ()
     denied = deny_list_of(deny_list)
-    pair, _ = identity(home, name, key)
+    pair, folder = identity(home, name, key)
     host, port = parse_listen(listen)
 
     figures = parse_listen(metrics, "metrics") if metrics else None
@@ -76,7 +79,11 @@ def run_bootstrap(
     async def serve(told: trio.Event) -> None:
         async with open_http_rpc(rpc, send_policy()) as client:
             genesis = (await ChainClient(client, pair, program_id(program)).config()).genesis
-        transport = Libp2pTransport(pair, host=host, port=port, deny_list=denied)
+        with closing(LevelJournal(folder / "journal")) as journal:
+            await light(told, genesis, Bans(journal))
+
+    async def light(told: trio.Event, genesis: bytes, bans: Bans) -> None:
+        transport = Libp2pTransport(pair, host=host, port=port, deny_list=denied, bans=bans)
         async with (
             transport.run(),
             open_bootstrap(pair, transport, genesis, SystemClock(), SystemRandomness(), peers) as presence,

@@ -15,6 +15,7 @@ from ..ledger.chain_client import ChainClient
 from ..ledger.faucet import request_airdrop, request_tokens
 from ..ledger.http_rpc import open_http_rpc
 from ..ledger.journal import LevelJournal
+from ..p2p.bans import Bans
 from ..p2p.blob_store import FileBlobs
 from ..p2p.deny_list import DenyList
 from ..p2p.transport import Libp2pTransport
@@ -66,7 +67,12 @@ async def open_ports(key: KeyPair, folder: Path, place: Place, *, faucet: bool) 
                     await request_tokens(rpc, key.node_id, FAUCET_MICRO_CYX)
             blobs = FileBlobs(folder / "data", BLOB_QUOTA_BYTES)
             transport = Libp2pTransport(
-                key, host=place.host, port=place.port, announce=place.announce, deny_list=place.deny_list
+                key,
+                host=place.host,
+                port=place.port,
+                announce=place.announce,
+                deny_list=place.deny_list,
+                bans=Bans(journal),
             )
             async with transport.run():
                 yield Ports(key, transport, chain, blobs, journal, SystemClock(), SystemRandomness())

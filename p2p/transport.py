@@ -37,6 +37,7 @@ from ..protocol.units import NodeId, base58
 from . import hardening, requests
 from .addresses import AddressBook, PeerAddress, parse_address
 from .admission import Admission
+from .bans import Bans
 from .deny_list import DenyList
 from .fast_gossip import internals
 from .figures import TransportFigures, counted
@@ -52,9 +53,10 @@ _T = TypeVar("_T")
 
 class Libp2pTransport:
     """A node on the network while `run()` is open. `port` 0 takes any free one; `announce` replaces the addresses
-    that peers are told, for a node behind a forwarded port (multiaddrs without /p2p). With peers on `deny_list` there
-    is no connection, whoever dials. `fast_gossip` chooses between our own path for gossip and the library's; None
-    leaves it to the environment (CYXNODE_FAST_GOSSIP)."""
+    that peers are told, for a node behind a forwarded port (multiaddrs without /p2p). With peers on `deny_list` or
+    among `bans` there is no connection, whoever dials; bans that are given may outlive this object. `fast_gossip`
+    chooses between our own path for gossip and the library's; None leaves it to the environment
+    (CYXNODE_FAST_GOSSIP)."""
 
     def __init__(
         self,
@@ -65,14 +67,14 @@ class Libp2pTransport:
         announce: Sequence[str] = (),
         deny_list: DenyList | None = None,
         fast_gossip: bool | None = None,
+        bans: Bans | None = None,
     ) -> None:
         hardening.apply()
         fast = internals.chosen(fast_gossip)
         self._node_id, self._listen, self._port = key.node_id, listen_address(host, port), port
         self._host, self._network = build_host(key, self._listen, announce, fast=fast)
-        self._denied = deny_list
-        if deny_list is not None:
-            refuse_peers(self._network, deny_list.__contains__)
+        self._denied, self._bans = deny_list, bans if bans is not None else Bans()
+        refuse_peers(self._network, self._refuses)
         self._gossip = Gossip(self._host, self._ban, fast=fast)
         self._book, self._inbound, self._admission = AddressBook(), Inbound(), Admission(self._network)
         self._verdicts: Counter[tuple[str, str]] = Counter()
@@ -162,7 +164,7 @@ class Libp2pTransport:
             streams_served=dict(self._inbound.served),
             streams_refused=dict(self._inbound.refused),
             gossip=dict(self._verdicts),
-            banned=len(self._gossip.misbehaviour.banned),
+            banned=len(self._bans.nodes),
         )
 
     async def drain(self) -> None:
@@ -246,7 +248,7 @@ class Libp2pTransport:
     def _accept(self, protocol: str) -> None:
         async def accepted(stream: INetStream) -> None:
             peer = node_of(stream.muxed_conn.peer_id)
-            if peer is None or peer in self._gossip.misbehaviour.banned:
+            if peer is None or self._refuses(peer):
                 await stream.reset()
                 return
             framed = self._track(FramedStream(peer, MuxedStream(cast(NetStream, stream))))
@@ -259,13 +261,23 @@ class Libp2pTransport:
             raise LocalError("that is this node itself", field="node", fix="ask another one")
         if self._nursery is None:
             raise LocalError("the transport is not running", field="transport", fix="enter run() first")
-        if node in self._gossip.misbehaviour.banned:
+        if node in self._bans:
             raise PeerUnreachable(f"{base58(node)} is banned here")
         if self._denied is not None and node in self._denied:
             raise PeerUnreachable(f"{base58(node)} is on the deny list")
 
+    def _refuses(self, node: NodeId) -> bool:
+        """Whether there is to be no connection with `node`."""
+        return node in self._bans or (self._denied is not None and node in self._denied)
+
     def _ban(self, node: NodeId) -> None:
-        self._gossip.ban(node)
+        """Hang up on a forwarder that must go, and let it in no more until its ban ends; then it begins anew.
+
+        The library's own blacklist is not used: it has no end, and takes the network down when the peer leaves first.
+        """
+        self._bans.add(node)
+        self._gossip.misbehaviour.banned.pop(node, None)
+        self._gossip.misbehaviour.rejects.pop(node, None)
         if self._nursery is not None:
             self._nursery.start_soon(self.disconnect, node)
 
@@ -283,7 +295,7 @@ class Libp2pTransport:
                         del self._streams[name]
                     else:
                         nursery.start_soon(stream.keep_alive)
-                for node in self.connected() & self._gossip.misbehaviour.banned.keys():
+                for node in self.connected() & self._bans.nodes:
                     nursery.start_soon(self.disconnect, node)
 
     async def _heed_deny_list(self) -> None:

@@ -202,7 +202,13 @@ CONNECTION_BACKLOG_BYTES = 256 * 1024
 """Of one connection: writers wait while more than this waits for the socket."""
 CONNECTION_READ_BYTES = 64 * 1024
 GOSSIP_REJECTS_MAX = 32
-"""Messages that our validators reject before their forwarder is banned for as long as the process lives."""
+"""Messages that our validators reject before their forwarder is banned."""
+BAN_FIRST_MS = 3_600_000
+"""A peer's first ban; each further one is twice as long."""
+BAN_MAX_MS = 7 * 24 * 3_600_000
+BAN_MEMORY_MS = 7 * 24 * 3_600_000
+"""After its end a ban still counts for the length of the next."""
+BAN_RECORD_MAX_BYTES = 256
 GOSSIP_PER_AUTHOR = {"presence": (1.0, 32), "market": (20.0, 256), "jobs": (1.0, 16)}
 """Messages a second, and at once, that one author may gossip, by kind of topic. Presence: a heartbeat every 10 s in up
 to seven cells. Market: two messages a job and node, for ten jobs a second in one class."""

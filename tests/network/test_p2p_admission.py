@@ -10,10 +10,11 @@ import trio
 
 from cyxnode.protocol.errors import PeerUnreachable
 from cyxnode.protocol.identity import KeyPair
+from cyxnode.protocol.limits import BAN_FIRST_MS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from cyxnode.p2p import admission, inbound
+    from cyxnode.p2p import admission, bans, inbound
     from cyxnode.p2p.admission import host_of, is_own_machine
     from cyxnode.p2p.transport import Libp2pTransport
 
@@ -169,3 +170,29 @@ async def test_a_peer_may_open_so_many_streams_of_a_protocol(monkeypatch: pytest
 def test_hosts_are_counted_by_address_or_by_their_network(remote: tuple[str, int] | None, host: str) -> None:
     assert host_of(remote) == host
     assert is_own_machine(host) == (host == "::1")
+
+
+async def test_a_banned_peer_has_no_connection_until_its_ban_ends() -> None:
+    now_ms, rogue = [1_000_000_000_000], KeyPair(bytes([2]) * 32).node_id
+    kept = bans.Bans(None, lambda: now_ms[0])
+    async with Libp2pTransport(SERVER, bans=kept).run() as server, client(2).run() as near:
+        node = await near.connect(server.addresses()[0])
+        server.serve("/echo", echo)
+        assert await near.request(node, "/echo", b"x", timeout_s=5) == b"x"
+        server._ban(rogue)
+        await until(lambda: not server.connected() and not near.connected())
+        assert server.figures().banned == 1
+        with pytest.raises(PeerUnreachable):
+            await near.request(node, "/echo", b"x", timeout_s=2)
+        server.learn(rogue, near.addresses())
+        with pytest.raises(PeerUnreachable, match="is banned here"):
+            await server.open_stream(rogue, "/echo")
+    async with Libp2pTransport(SERVER, bans=kept).run() as again, client(2).run() as near:
+        with pytest.raises(PeerUnreachable):
+            await near.request(await near.connect(again.addresses()[0]), "/echo", b"x", timeout_s=2)
+        await until(lambda: not again.connected())
+        now_ms[0] += BAN_FIRST_MS
+        await until(lambda: not near.connected())
+        again.serve("/echo", echo)
+        await near.connect(again.addresses()[0])
+        assert await near.request(SERVER.node_id, "/echo", b"x", timeout_s=5) == b"x"
