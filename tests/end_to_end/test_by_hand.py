@@ -149,7 +149,7 @@ def test_an_unreachable_network_ends_as_unsold_with_the_reason(network: Network,
 def test_ports_that_are_taken_are_named(network: Network) -> None:
     port = network.rpc.rsplit(":", 1)[1]
     assert_one_line(cyxnode(network.home, "chain", "run", "--in-memory", "--port", port), "port", 2)
-    for command in (("bootstrap", "run"), ("run", "--name", "late", "--faucet")):
+    for command in (("bootstrap", "run", "--name", "lamp"), ("run", "--name", "late", "--faucet")):
         assert_one_line(network.run(*command, "--listen", f"127.0.0.1:{port}"), "port", 2)
 
 

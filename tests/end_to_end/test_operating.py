@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 import urllib.error
@@ -51,10 +52,21 @@ def test_an_operator_watches_and_stops_a_bootstrap_node_and_a_node(tmp_path: Pat
         assert figure(running["metrics"], "cyxnode_stake_micro_cyx") == 100_000_000
         until(lambda: figure(lit["metrics"], "cyxnode_peers_live") == 1, 30, "the bootstrap node knows the node")
 
+        examined = cyxnode(home, "doctor", "--rpc", rpc, "--json")
+        findings = json.loads(examined.stdout)
+        assert examined.returncode == 0, findings
+        told = {one["check"]: one["text"] for one in findings}
+        assert "active, stake 100" in told["wallet"] and "in use by a running process" in told["journal"]
+        assert "knows 1 nodes" in told["peers"]
+        ill = cyxnode(home, "doctor", "--rpc", "http://127.0.0.1:1", "--name", "nobody")
+        assert ill.returncode == 9 and "failure  rpc" in ill.stdout and "ok       python" in ill.stdout
+        assert not (home / "nobody").exists()
+
         port = lit["metrics"].rsplit(":", 1)[1]
         late = cyxnode(home, "bootstrap", "run", "--name", "late", *common[:-1], f"127.0.0.1:{port}")
         assert_one_line(late, "metrics", 2)
-        assert_one_line(cyxnode(home, "bootstrap", "run", *common[:-1], "0.0.0.0:0"), "metrics", 2)
+        assert_one_line(cyxnode(home, "bootstrap", "run", "--name", "late", *common[:-1], "0.0.0.0:0"), "metrics", 2)
+        assert_one_line(cyxnode(home, "bootstrap", "run", *common), "data dir", 2)
 
         begun = time.monotonic()
         lamp.send_signal(signal.SIGTERM)
