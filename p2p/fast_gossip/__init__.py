@@ -1,4 +1,4 @@
-"""Gossip at a fifth of the library's cost: one message travels from socket to sockets in one step of one task.
+"""Gossip at a quarter of the library's cost: one message travels from socket to sockets in one step of one task.
 
 The library spends most of its time not on cryptography but on scheduling: every copy of a message passes some hundred
 task steps and seventy locks. Here the bytes that the socket holds are taken at once, all their Noise packets, yamux
