@@ -114,6 +114,4 @@ def _sources() -> Iterator[str]:
 
 @cache
 def _say_once(reason: str) -> None:
-    _log.warning(
-        "fast_gossip_off", reason=reason, consequence="gossip goes the library's way, at four times the CPU"
-    )
+    _log.warning("fast_gossip_off", reason=reason, consequence="gossip goes the library's way, at four times the CPU")
