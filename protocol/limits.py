@@ -260,6 +260,31 @@ WORKER_ALIVE_INTERVAL_MS = 1_000
 WORKERS_MAX = 4
 WARM_IDLE_MAX_S = 120.0
 
+# inference
+PROMPTS_MAX = 64
+PROMPT_MAX_BYTES = 64 * 1024
+"""Of one prompt, and of the system text, in UTF-8."""
+PREDICT_MAX = 4_096
+"""Tokens that one prompt may ask for."""
+TOP_K_MAX = 256
+TEMPERATURE_MICRO_MAX = 2 * MICRO
+CONTEXT_MAX = 65_536
+MODEL_NAME_MAX_CHARS = 96
+TOKENS_DELAY_MAX_MS = 20
+"""How long a token may wait to be sent together with the next ones."""
+TOKEN_GAP_MAX_MICRO = 1_000
+"""Within an execution class a token's score lies at most this far (10^-6 logits) below the best one."""
+MEAN_GAP_MAX_MICRO = 10
+TRACE_GAP_MAX_MICRO = 2_000
+"""Distance of a worker's logits from those of the prefill."""
+INEXACT_TOKENS_PPM = 10_000
+"""Share of tokens that may be another than the prefill's best one, within the gap; one is always forgiven."""
+MODEL_FILE_MAX_BYTES = 64 * 1024**3
+MODEL_SERVER_CONNECT_S = 5.0
+MODEL_SERVER_SILENCE_S = 120.0
+"""A model server may take this long to its first token (it loads the model), and between two."""
+MODEL_SERVER_REPLY_MAX_BYTES = 4 * 1024**2
+
 # scheduler: services
 BID_MAX_BYTES = 512
 """Of an encoded bid: a certificate with BIDS_MAX of them must fit one gossip message."""

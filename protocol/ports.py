@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Protocol
 
 from .chain import Balance, ChainConfig, ChainTime, Instruction, JobAccount, NodeAccount, Settle
+from .inference import Generated, InferenceCheck, InferTask, ModelFiles, TokensGenerated
 from .spec import TrainSpec
 from .units import JobId, NodeId
 
@@ -249,6 +250,31 @@ class Runner(Protocol):
         """Work will come soon: warm up in the background. Never waits."""
 
     def session(self, task: TrainTask) -> AbstractAsyncContextManager[RunnerSession]: ...
+
+
+class InferenceSession(Protocol):
+    """One model with one task. Raises LocalError when task or model are invalid or do not fit one another (the
+    requester's fault), ExecutionFailed when the computation died or the model is not here (this node's fault),
+    TransientError when a model server does not answer; after any of them the session is over."""
+
+    async def generate(self, emit: Callable[[TokensGenerated], Awaitable[None]]) -> tuple[Generated, ...]:
+        """Answer every prompt, in order; pieces go to `emit` as they come."""
+
+    async def check(self, generated: Generated) -> InferenceCheck:
+        """Judge what a worker claims for one prompt. A malformed claim is not ok; it never raises for one."""
+
+
+class Inference(Protocol):
+    """A backend: makes sessions. Answers are equal between backends of one `execution_class`, which covers all that
+    decides about them except the model."""
+
+    @property
+    def execution_class(self) -> bytes: ...
+    @property
+    def description(self) -> dict[str, str]: ...
+    def inference_session(
+        self, model: ModelFiles, task: InferTask
+    ) -> AbstractAsyncContextManager[InferenceSession]: ...
 
 
 class Blobs(Protocol):
