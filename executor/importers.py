@@ -1,8 +1,8 @@
 """Datasets on the submitter's machine become two safetensors blobs: training, and a held-out split for validation.
 
 Conversion happens here and never in a node. `digits` is scikit-learn's bundled set of 1,797 images of handwritten
-digits; anything else is the path of a .npz file, which is read without pickle. The split is a fixed function of the
-number of examples, so that everyone who imports the same data gets the same blobs and the same CIDs.
+digits; anything else is the path of a .npz file, which is read without pickle, or of a .txt file. The split is a fixed
+function of the number of examples, so that everyone who imports the same data gets the same blobs and the same CIDs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from ..protocol.errors import LocalError
 from ..protocol.limits import DATASET_MAX_BYTES
 from .order import permutation
 from .tensors import Array, write_tensors
+from .tokens import END
 
 _SPLIT_SEED = 20
 _HELD_OUT = 5
 """One example of five is held out."""
 _SPLIT = ("x_train", "y_train", "x_validation", "y_validation")
+TEXT_WINDOW = 64
+"""Tokens of one example that is cut from a text."""
+_OVERLAP = 8
+"""Windows begin every TEXT_WINDOW / _OVERLAP tokens, so that the model sees each place at several positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +43,18 @@ class Dataset:
     input_shape: tuple[int, ...]
 
 
-def import_dataset(source: str) -> Dataset:
-    """Import 'digits' or the path of a .npz file. Raises LocalError with field 'dataset'."""
+def import_dataset(source: str, *, window: int = TEXT_WINDOW) -> Dataset:
+    """Import 'digits' or the path of a .npz or .txt file. `window`: tokens of one example of a text.
+
+    Raises LocalError with field 'dataset'.
+    """
     if source == "digits":
         return _pack(*_split(*_digits()))
     path = Path(source)
+    if path.suffix == ".txt":
+        return _pack(*_split(*_text(path, window)))
     if path.suffix != ".npz":
-        _refuse(f"{source[:80]!a} is no dataset", "use digits, or the path of a .npz file")
+        _refuse(f"{source[:80]!a} is no dataset", "use digits, or the path of a .npz or .txt file")
     return _pack(*_npz(path))
 
 
@@ -91,6 +101,29 @@ def _npz(path: Path) -> tuple[Array, Array, Array, Array]:
         if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
             _refuse(f"{path}: x has shape {x.shape}, y {y.shape}", "give each example one target")
     return (cast[0], cast[1], cast[2], cast[3]) if len(cast) == 4 else _split(cast[0], cast[1])
+
+
+def _text(path: Path, window: int) -> tuple[Array, Array]:
+    """Windows over a text's bytes and a final end token. x, y: (count, window) int64; y is x one token later.
+
+    Windows overlap, so a held-out one has been read in part: its loss tells how well the text is known by heart.
+    """
+    try:
+        if path.stat().st_size > DATASET_MAX_BYTES // (16 * _OVERLAP):
+            _refuse(f"{path} is too large", f"at most {DATASET_MAX_BYTES // (16 * _OVERLAP) >> 10} KiB of text")
+        data = path.read_bytes()
+        data.decode()
+    except FileNotFoundError:
+        _refuse(f"{path} does not exist", "check the path")
+    except (OSError, UnicodeDecodeError) as error:
+        _refuse(f"{path} cannot be read: {str(error)[:80]}", "store text in UTF-8")
+    tokens = np.append(np.frombuffer(data, np.uint8).astype(np.int64), END)
+    if len(tokens) <= window:
+        _refuse(f"{path} has {len(data)} bytes", f"at least {window} are needed for one example")
+    views = np.lib.stride_tricks.sliding_window_view(tokens, window + 1)
+    last = len(views) - 1
+    starts = np.unique(np.append(np.arange(0, last, max(1, window // _OVERLAP)), last))
+    return views[starts, :-1], views[starts, 1:]
 
 
 def _check_size(path: Path) -> None:

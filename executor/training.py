@@ -8,8 +8,7 @@ and its per-step losses. A verifier replays segment i from state i and compares 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from ..protocol.errors import ExecutionFailed
 from ..protocol.limits import PROGRESS_INTERVAL_MS
 from ..protocol.ports import BatchDone, Comparison, EpochDone, Replay, ResultCheck, SegmentDone, TrainDone, TrainEvent
+from .failures import failures_named
 from .state import all_finite, deviation_ppm, state_hash
 from .task import CheckedTask
 from .trainer import Trainer, to_micro
@@ -27,13 +27,13 @@ _FLUSH_STEPS = 256
 
 def make_trainer(task: CheckedTask, device: torch.device) -> Trainer:
     """A trainer at the state that follows from the seed. Raises ExecutionFailed when memory does not suffice."""
-    with _failures_named():
+    with failures_named():
         return Trainer(task.spec, task.graph, task.train, task.validation, device)
 
 
 def train(trainer: Trainer) -> Generator[TrainEvent | None, None, TrainDone]:
     """Train from the seed to the end. Raises ExecutionFailed when loss or state stop being finite."""
-    with _failures_named():
+    with failures_named():
         started, trace, best = time.monotonic(), _LossTrace(), _Best()
         reported = float("-inf")
         yield _segment(trainer, 0, trace)
@@ -62,7 +62,7 @@ def replay(trainer: Trainer, segment: int, state: bytes) -> Generator[None, None
     steps = trainer.spec.segment_steps(segment)
     if not steps or segment < 0:
         raise ExecutionFailed(f"there is no segment {segment}")
-    with _failures_named():
+    with failures_named():
         trainer.restore(state, cursor=steps.start)
         start, trace = state_hash(trainer.arrays()), _LossTrace()
         for step in steps:
@@ -82,20 +82,20 @@ def compare(trainer: Trainer, segment: int, state: bytes, claimed: bytes) -> Gen
     theirs = trainer.read_state(claimed, cursor=stop)
     replayed = yield from replay(trainer, segment, state)
     start = trainer.read_state(state, cursor=trainer.spec.segment_steps(segment).start)
-    with _failures_named():
+    with failures_named():
         apart = deviation_ppm(start, trainer.arrays(), theirs)
         return Comparison(replayed.end_hash, state_hash(theirs), apart)
 
 
 def initial_state(trainer: Trainer) -> bytes:
     """State hash that follows from the seed."""
-    with _failures_named():
+    with failures_named():
         return state_hash(trainer.arrays())
 
 
 def check_result(trainer: Trainer, final_state: bytes, weights: bytes) -> Generator[None, None, ResultCheck]:
     """Compare delivered weights with the final state and recompute the held-out metrics."""
-    with _failures_named():
+    with failures_named():
         trainer.restore(final_state, cursor=trainer.spec.steps)
         digest, match = state_hash(trainer.arrays()), trainer.weights_equal(weights)
         loss_micro, accuracy_micro = yield from trainer.evaluate()
@@ -168,17 +168,3 @@ def _batch(trainer: Trainer, step: int, loss: Tensor, output: Tensor, targets: T
         batch_time_us=round(seconds * 1e6),
         learning_rate_micro=trainer.spec.learning_rate_micro,
     )
-
-
-@contextmanager
-def _failures_named() -> Iterator[None]:
-    """torch reports what goes wrong in a computation, lack of memory first of all, as RuntimeError."""
-    try:
-        yield
-    except MemoryError:
-        raise ExecutionFailed("out of memory") from None
-    except RuntimeError as error:
-        cause = str(error).partition("\n")[0][:200]
-        if "allocate" in cause or "out of memory" in cause:
-            raise ExecutionFailed(f"out of memory: {cause}") from None
-        raise ExecutionFailed(f"the computation failed: {cause}") from None

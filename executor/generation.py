@@ -1,0 +1,116 @@
+"""Generating and checking as generators, as in `training.py`: one code for a worker and for the caller's process.
+
+They yield events, and None where they merely show that they are alive; they return the outcome. A check is one pass
+over prompt and claimed tokens (a teacher-forced prefill), many times cheaper than generating was.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Generator
+from hashlib import sha256
+
+import torch
+
+from ..protocol.errors import LocalError
+from ..protocol.inference import Generated, InferenceCheck, InferTask, ModelFiles, StopReason, TokensGenerated
+from ..protocol.limits import TOKENS_DELAY_MAX_MS
+from .causal import check_model, encode_task
+from .claimed_text import judge, malformed
+from .decoder import Decoder
+from .failures import failures_named
+from .sampling import Law, choose, gap
+from .tokens import END, TextStream, decode_tokens
+
+
+class Writer:
+    """A checked model with a checked task."""
+
+    def __init__(self, model: ModelFiles, task: InferTask, device: torch.device) -> None:
+        """Raises LocalError when they are invalid or do not fit, ExecutionFailed when memory does not suffice."""
+        graph = check_model(model)
+        self.task, self.context = task, graph.input_shape[0]
+        self.prompts = encode_task(task, self.context)
+        if sha256(model.weights).digest() != model.manifest.digest:
+            raise LocalError("is not that of the weights", field="model.digest", fix="fetch the weights again")
+        with failures_named():
+            self.decoder = Decoder(graph, model.weights, device)
+
+
+def generate(writer: Writer) -> Generator[TokensGenerated | None, None, tuple[Generated, ...]]:
+    """Answer each prompt. Raises ExecutionFailed when the model computes NaN or infinity."""
+    answers = []
+    with failures_named():
+        for index in range(len(writer.prompts)):
+            answers.append((yield from _answer(writer, index)))
+    return tuple(answers)
+
+
+def _answer(writer: Writer, index: int) -> Generator[TokensGenerated | None, None, Generated]:
+    prompt, law, started = writer.prompts[index], Law.of(writer.task, index), time.monotonic()
+    tokens: list[int] = []
+    trace = bytearray()
+    outbox = _Outbox(index)
+    writer.decoder.begin()
+    fed: tuple[int, ...] = prompt
+    while True:
+        logits = writer.decoder.advance(fed)
+        token = choose(logits, law, len(tokens))
+        tokens.append(token)
+        trace += struct.pack("<f", logits[token])
+        stop = _stop_reason(writer, prompt, tokens)
+        yield outbox.push(token, last=stop is not None)
+        if stop is not None:
+            break
+        fed = (token,)
+    elapsed_ms = round(1000 * (time.monotonic() - started))
+    text = decode_tokens(tokens)
+    return Generated(index, text, tuple(tokens), len(prompt), len(tokens), stop, elapsed_ms, bytes(trace))
+
+
+def _stop_reason(writer: Writer, prompt: tuple[int, ...], tokens: list[int]) -> StopReason | None:
+    if tokens[-1] == END:
+        return "end"
+    if len(tokens) == writer.task.num_predict:
+        return "length"
+    return "context" if len(prompt) + len(tokens) == writer.context else None
+
+
+class _Outbox:
+    """Gathers tokens so that fast models send fewer events: a token waits at most about TOKENS_DELAY_MAX_MS."""
+
+    def __init__(self, prompt_index: int) -> None:
+        self._index, self._position = prompt_index, 0
+        self._stream = TextStream()
+        self._waiting: list[int] = []
+        self._sent_at, self._pushed_at = float("-inf"), time.monotonic()
+
+    def push(self, token: int, *, last: bool) -> TokensGenerated | None:
+        """The event that is due now, if any: assumes that the next token takes as long as this one did."""
+        now = time.monotonic()
+        took, self._pushed_at = now - self._pushed_at, now
+        self._waiting.append(token)
+        if not last and 1000 * (now - self._sent_at + took) < TOKENS_DELAY_MAX_MS:
+            return None
+        tokens, self._waiting, self._sent_at = tuple(self._waiting), [], now
+        event = TokensGenerated(self._index, self._position, tokens, self._stream.push(tokens, last=last))
+        self._position += len(tokens)
+        return event
+
+
+def check(writer: Writer, claimed: Generated) -> Generator[None, None, InferenceCheck]:
+    """Judge a claim. Never raises for what the claim contains."""
+    reason = malformed(claimed, writer.prompts, writer.task, writer.context)
+    if reason:
+        return InferenceCheck(False, 0, 0, 0, reason, b"")
+    prompt, law = writer.prompts[claimed.prompt_index], Law.of(writer.task, claimed.prompt_index)
+    yield
+    with failures_named():
+        logits = writer.decoder.prefill(prompt + claimed.tokens[:-1], len(prompt) - 1)
+    yield
+    gaps = [
+        gap(row, law, position, token) for position, (row, token) in enumerate(zip(logits, claimed.tokens, strict=True))
+    ]
+    trace = b"".join(struct.pack("<f", row[token]) for row, token in zip(logits, claimed.tokens, strict=True))
+    return judge(claimed, gaps, trace)
