@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 import trio
 
 from ..protocol.errors import CyxError, ExecutionFailed
+from ..protocol.inference import InferTask, ModelFiles, check_manifest, check_task
 from ..protocol.limits import (
     WARM_IDLE_MAX_S,
     WORKER_MEMORY_MAX_BYTES,
@@ -38,12 +38,14 @@ from ..protocol.ports import (
 )
 from ..protocol.spec import encode_spec
 from .class_digest import class_digest
+from .conversation import Conversation
 from .determinism import ENVIRONMENT, DeviceChoice
+from .inference_process import ProcessInferenceSession
 from .pipes import WorkerPipe
 from .sandbox import Sandbox, SandboxChoice, choose_sandbox, worker_command
-from .wire import Alive, CheckResult, CompareSegment, InitialState, LoadTask, Ready, ReplaySegment, StateHash, Train
+from .wire import CheckResult, CompareSegment, InitialState, LoadModel, LoadTask, Ready, ReplaySegment, StateHash, Train
 
-T = TypeVar("T")
+_EVENTS = (BatchDone, EpochDone, SegmentDone)
 log = structlog.get_logger()
 
 
@@ -63,8 +65,9 @@ class ProcessSession:
     """One task in one process. Commands run one after another; the first failure ends the session."""
 
     def __init__(self, pipe: WorkerPipe, task: TrainTask, settings: WorkerSettings) -> None:
-        self._pipe, self._task, self._settings = pipe, task, settings
-        self._loaded = False
+        self._pipe = pipe
+        load = LoadTask(encode_spec(task.spec), task.train, task.validation)
+        self._talk = Conversation(pipe, load, silence_max_s=settings.silence_max_s, time_max_s=settings.time_max_s)
 
     @property
     def pid(self) -> int:
@@ -73,46 +76,23 @@ class ProcessSession:
 
     async def train(self, emit: Callable[[TrainEvent], Awaitable[None]]) -> TrainDone:
         """Train and hand each event to `emit`; while `emit` waits, the worker soon waits too."""
-        return await self._run(Train(), TrainDone, emit)
+        return await self._talk.ask(Train(), TrainDone, _EVENTS, emit)
 
     async def initial_state(self) -> bytes:
         """State hash that follows from the spec's seed."""
-        return (await self._run(InitialState(), StateHash)).digest
+        return (await self._talk.ask(InitialState(), StateHash)).digest
 
     async def replay(self, segment: int, state: bytes) -> Replay:
         """Re-run a segment. Raises RemoteError when `state` is not a state of this model."""
-        return await self._run(ReplaySegment(segment, state), Replay)
+        return await self._talk.ask(ReplaySegment(segment, state), Replay)
 
     async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
         """Re-run a segment beside its claimed end. Raises RemoteError when either is not a state of this model."""
-        return await self._run(CompareSegment(segment, state, claimed), Comparison)
+        return await self._talk.ask(CompareSegment(segment, state, claimed), Comparison)
 
     async def check_result(self, final_state: bytes, weights: bytes) -> ResultCheck:
         """Check delivered weights. Raises RemoteError when `final_state` is not a state of this model."""
-        return await self._run(CheckResult(final_state, weights), ResultCheck)
-
-    async def _run(
-        self, command: object, answer: type[T], emit: Callable[[TrainEvent], Awaitable[None]] | None = None
-    ) -> T:
-        with trio.move_on_after(self._settings.time_max_s):
-            await self._load()
-            await self._pipe.send(command)
-            while True:
-                report = await self._pipe.receive(silence_max_s=self._settings.silence_max_s)
-                if isinstance(report, answer):
-                    return report
-                if isinstance(report, BatchDone | EpochDone | SegmentDone) and emit is not None:
-                    await emit(report)
-                elif not isinstance(report, Alive):
-                    raise ExecutionFailed(f"the worker process sent {type(report).__name__} out of turn")
-        raise ExecutionFailed(f"the worker process took longer than {self._settings.time_max_s:g} s")
-
-    async def _load(self) -> None:
-        if not self._loaded:
-            task = self._task
-            await self._pipe.send(LoadTask(encode_spec(task.spec), task.train, task.validation))
-            await self._pipe.receive(silence_max_s=self._settings.silence_max_s)
-            self._loaded = True
+        return await self._talk.ask(CheckResult(final_state, weights), ResultCheck)
 
 
 class ProcessRunner:
@@ -157,12 +137,33 @@ class ProcessRunner:
         """A session in a warm worker if there is one; at most WORKERS_MAX at a time, others wait."""
         return self._session(task)
 
+    def inference_session(
+        self, model: ModelFiles, task: InferTask
+    ) -> AbstractAsyncContextManager[ProcessInferenceSession]:
+        """The same for a language model, kind torch."""
+        return self._inference_session(model, task)
+
     @asynccontextmanager
     async def _session(self, task: TrainTask) -> AsyncIterator[ProcessSession]:
+        async with self._worker() as pipe:
+            yield ProcessSession(pipe, task, self._settings)
+
+    @asynccontextmanager
+    async def _inference_session(self, model: ModelFiles, task: InferTask) -> AsyncIterator[ProcessInferenceSession]:
+        check_manifest(model.manifest)
+        check_task(task)
+        async with self._worker() as pipe:
+            settings = self._settings
+            load = LoadModel(model.manifest, model.graph, model.weights, task)
+            talk = Conversation(pipe, load, silence_max_s=settings.silence_max_s, time_max_s=settings.time_max_s)
+            yield ProcessInferenceSession(pipe.pid, talk)
+
+    @asynccontextmanager
+    async def _worker(self) -> AsyncIterator[WorkerPipe]:
         async with self._places:
             pipe = await self._take()
             try:
-                yield ProcessSession(pipe, task, self._settings)
+                yield pipe
             finally:
                 await pipe.close()
                 if self._keep and trio.current_effective_deadline() > float("-inf"):

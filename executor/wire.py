@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..protocol.errors import CyxError, ExecutionFailed, LocalError, RemoteError
+from ..protocol.inference import Generated, InferenceCheck, InferTask, ModelManifest, TokensGenerated
 from ..protocol.limits import WORKER_FRAME_MAX_BYTES
 from ..protocol.ports import BatchDone, Comparison, EpochDone, Replay, ResultCheck, SegmentDone, TrainDone
 
@@ -80,6 +81,35 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadModel:
+    """Node to worker, once, instead of LoadTask: a language model and what it is asked."""
+
+    manifest: ModelManifest
+    graph: bytes
+    weights: bytes
+    task: InferTask
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Node to worker: answer every prompt, and stream tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckGeneration:
+    """Node to worker: judge a claimed answer."""
+
+    claimed: Generated
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDone:
+    """Answer to Generate."""
+
+    answers: tuple[Generated, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StateHash:
     """Answer to InitialState."""
 
@@ -101,11 +131,17 @@ class Failure:
     fix: str = ""
 
 
-COMMANDS = {kind.__name__: kind for kind in (LoadTask, Train, InitialState, ReplaySegment, CompareSegment, CheckResult)}
+COMMANDS = {
+    kind.__name__: kind
+    for kind in (
+        LoadTask, Train, InitialState, ReplaySegment, CompareSegment, CheckResult, LoadModel, Generate, CheckGeneration,
+    )
+}  # fmt: skip
 REPORTS = {
     kind.__name__: kind
     for kind in (
-        Ready, BatchDone, EpochDone, SegmentDone, TrainDone, Replay, Comparison, ResultCheck, StateHash, Alive, Failure,
+        Ready, BatchDone, EpochDone, SegmentDone, TrainDone, Replay, Comparison, ResultCheck, StateHash,
+        TokensGenerated, GenerationDone, InferenceCheck, Alive, Failure,
     )
 }  # fmt: skip
 _ENCODER = msgspec.msgpack.Encoder()

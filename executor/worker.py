@@ -23,10 +23,14 @@ from .wire import (
     COMMANDS,
     HEADER,
     Alive,
+    CheckGeneration,
     CheckResult,
     CompareSegment,
     Failure,
+    Generate,
+    GenerationDone,
     InitialState,
+    LoadModel,
     LoadTask,
     Ready,
     ReplaySegment,
@@ -39,10 +43,21 @@ from .wire import (
 )
 
 if TYPE_CHECKING:
+    from .generation import Writer
     from .trainer import Trainer
 
 T = TypeVar("T")
-Command = LoadTask | Train | InitialState | ReplaySegment | CompareSegment | CheckResult
+Command = (
+    LoadTask
+    | Train
+    | InitialState
+    | ReplaySegment
+    | CompareSegment
+    | CheckResult
+    | LoadModel
+    | Generate
+    | CheckGeneration
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -87,9 +102,9 @@ class Worker:
         """Load torch, measure the class, lock the door."""
         configure_environment()
         try:
-            from . import classes, determinism, seccomp, training
+            from . import classes, determinism, generation, seccomp, training
 
-            self._training = training
+            self._training, self._generation = training, generation
             determinism.pin_torch()
             self._device = determinism.choose_device(wanted)
             description = classes.describe_class(self._device)
@@ -132,6 +147,12 @@ class Worker:
             case CheckResult():
                 trainer = self._trainer()
                 return self._drive(self._training.check_result(trainer, command.final_state, command.weights))
+            case LoadModel():
+                return self._load_model(command)
+            case Generate():
+                return GenerationDone(self._drive(self._generation.generate(self._writer)))
+            case CheckGeneration(claimed):
+                return self._drive(self._generation.check(self._writer, claimed))
             case _:
                 assert_never(command)
 
@@ -147,6 +168,13 @@ class Worker:
         except msgspec.MsgspecError as error:
             raise ExecutionFailed(f"the spec cannot be read: {error}") from None
         self._task = check_task(TrainTask(spec, command.train, command.validation))
+        return Alive()
+
+    def _load_model(self, command: LoadModel) -> Alive:
+        from ..protocol.inference import ModelFiles
+
+        model = ModelFiles(command.manifest, command.graph, command.weights)
+        self._writer: Writer = self._generation.Writer(model, command.task, self._device)
         return Alive()
 
     def _trainer(self) -> Trainer:
