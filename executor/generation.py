@@ -20,7 +20,7 @@ from .causal import check_model, encode_task
 from .claimed_text import judge, malformed
 from .decoder import Decoder
 from .failures import failures_named
-from .sampling import Law, choose, gap
+from .sampling import Law, choose, gaps
 from .tokens import END, TextStream, decode_tokens
 
 
@@ -56,7 +56,7 @@ def _answer(writer: Writer, index: int) -> Generator[TokensGenerated | None, Non
     fed: tuple[int, ...] = prompt
     while True:
         logits = writer.decoder.advance(fed)
-        token = choose(logits, law, len(tokens))
+        token = int(choose(logits[None], law, len(tokens))[0])
         tokens.append(token)
         trace += struct.pack("<f", logits[token])
         stop = _stop_reason(writer, prompt, tokens)
@@ -109,8 +109,5 @@ def check(writer: Writer, claimed: Generated) -> Generator[None, None, Inference
     with failures_named():
         logits = writer.decoder.prefill(prompt + claimed.tokens[:-1], len(prompt) - 1)
     yield
-    gaps = [
-        gap(row, law, position, token) for position, (row, token) in enumerate(zip(logits, claimed.tokens, strict=True))
-    ]
     trace = b"".join(struct.pack("<f", row[token]) for row, token in zip(logits, claimed.tokens, strict=True))
-    return judge(claimed, gaps, trace)
+    return judge(claimed, gaps(logits, law, 0, claimed.tokens), trace)

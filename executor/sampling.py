@@ -10,6 +10,7 @@ last bits. Temperature 0 has no noise: greedy. Scores are in logits, so gaps of 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -68,31 +69,46 @@ def noise(law: Law, position: int, tokens: NDArray[np.int64], vocabulary: int) -
     Word t of the stream of Philox4x64-10 whose key is the first 16 bytes of sha256("cyx/infer/gumbel" ‖ seed ‖ prompt
     index ‖ position) belongs to token t; u = (word >> 12 + 1/2) / 2^52, noise = -ln(-ln u).
     """
+    return _gumbel(_words(law, position, vocabulary)[tokens])
+
+
+def _words(law: Law, position: int, vocabulary: int) -> NDArray[np.uint64]:
     digest = sha256(b"cyx/infer/gumbel" + struct.pack("<3Q", law.seed, law.prompt_index, position)).digest()
-    words = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(vocabulary)[tokens]
+    words: NDArray[np.uint64] = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(vocabulary)
+    return words
+
+
+def _gumbel(words: NDArray[np.uint64]) -> Floats:
     uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return -logarithm(-logarithm(uniform))
 
 
-def choose(logits: NDArray[np.float32], law: Law, position: int) -> int:
-    """The token that follows from finite `logits`, shape (vocabulary,)."""
+def choose(logits: NDArray[np.float32], law: Law, first: int) -> NDArray[np.int64]:
+    """The tokens that follow from finite `logits`, shape (positions, vocabulary), at `first` and the next positions."""
     if law.temperature == 0.0:
-        return int(logits.argmax())
-    candidates = _largest(logits, law.top_k)
-    scores = logits[candidates].astype(np.float64) + law.temperature * noise(law, position, candidates, len(logits))
-    return int(candidates[scores.argmax()])
+        return logits.argmax(axis=1).astype(np.int64)
+    # stable: of equal logits the lower id is in; sorted by id: of equal scores it wins
+    candidates = np.sort(np.argsort(-logits, axis=1, kind="stable")[:, : law.top_k], axis=1)
+    words = [_words(law, first + row, logits.shape[1])[chosen] for row, chosen in enumerate(candidates)]
+    scores = np.take_along_axis(logits, candidates, 1).astype(np.float64) + law.temperature * _gumbel(np.stack(words))
+    best = np.take_along_axis(candidates, scores.argmax(axis=1)[:, None], 1)[:, 0]
+    return best.astype(np.int64)
 
 
-def gap(logits: NDArray[np.float32], law: Law, position: int, token: int) -> float:
-    """How far the score of `token` lies below the best one, in logits; 0 for the token that `choose` would take.
+def gaps(logits: NDArray[np.float32], law: Law, first: int, tokens: Sequence[int]) -> list[float]:
+    """How far the score of each claimed token lies below the best one, in logits; 0 for what `choose` takes."""
+    rows = enumerate(zip(logits, choose(logits, law, first), tokens, strict=True), start=first)
+    return [0.0 if token == best else _gap(row, law, position, token) for position, (row, best, token) in rows]
+
+
+def _gap(logits: NDArray[np.float32], law: Law, position: int, token: int) -> float:
+    """Of a token that is not the best one.
 
     Another honest machine's logits differ a little, so who is last among the top k may differ too: a token within the
     border counts as a candidate, and only candidates beyond it count against one.
     """
     if law.temperature == 0.0:
         return float(np.float64(logits.max()) - np.float64(logits[token]))
-    if token == choose(logits, law, position):
-        return 0.0
     k = min(law.top_k, len(logits))
     ordered = np.sort(logits)[::-1].astype(np.float64)
     last_in, first_out = ordered[k - 1], ordered[k] if k < len(logits) else -np.inf
@@ -101,9 +117,3 @@ def gap(logits: NDArray[np.float32], law: Law, position: int, token: int) -> flo
     scores = logits[asked].astype(np.float64) + law.temperature * noise(law, position, asked, len(logits))
     outside = max(0.0, last_in - float(logits[token]))
     return max(0.0, float(scores.max() - scores[-1])) + (outside if outside > _BORDER else 0.0)
-
-
-def _largest(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Ids of the `count` largest logits in ascending order; among equals the lower id is in."""
-    order = np.argsort(-logits, kind="stable")[:count]
-    return np.sort(order).astype(np.int64)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import struct
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyxnode.executor.sampling import Law, choose, gap, logarithm, noise
+from cyxnode.executor.sampling import Law, choose, gaps, logarithm, noise
 from cyxnode.executor.tokens import END, TextStream, decode_tokens, encode_prompt
 
 MASK = (1 << 64) - 1
@@ -26,6 +27,14 @@ def philox_block(key: tuple[int, int], counter: int) -> list[int]:
         words = [(second >> 64) ^ words[1] ^ low, second & MASK, (first >> 64) ^ words[3] ^ high, first & MASK]
         low, high = (low + 0x9E3779B97F4A7C15) & MASK, (high + 0xBB67AE8584CAA73B) & MASK
     return words
+
+
+def pick(logits: np.ndarray[Any, Any], law: Law, position: int) -> int:
+    return int(choose(logits[None], law, position)[0])
+
+
+def gap(logits: np.ndarray[Any, Any], law: Law, position: int, token: int) -> float:
+    return gaps(logits[None], law, position, [token])[0]
 
 
 def plain_log(x: float) -> float:
@@ -69,7 +78,7 @@ def test_a_second_implementation_chooses_the_same(
 ) -> None:
     law = Law(seed, prompt, temperature_micro / 1_000_000, top_k)
     row = np.array(logits, np.float32)
-    token = choose(row, law, position)
+    token = pick(row, law, position)
     assert token == plain_choice(logits, law, position)
     assert gap(row, law, position, token) == 0.0
 
@@ -91,7 +100,7 @@ def test_logarithm_is_one(x: float) -> None:
 def test_frequencies_are_those_of_the_softmax() -> None:
     logits = np.array([0.0, 1.0, 2.0, -1.0, 0.5], np.float32)
     law, count = Law(11, 0, 0.7, 4), 1500
-    chosen = np.bincount([choose(logits, law, position) for position in range(count)], minlength=5) / count
+    chosen = np.bincount(choose(np.tile(logits, (count, 1)), law, 0), minlength=5) / count
     weights = np.exp(logits / 0.7)
     weights[3] = 0.0  # the smallest of five is not among the top four
     expected = weights / weights.sum()
@@ -112,7 +121,7 @@ def test_a_rounding_at_the_border_of_the_top_k_costs_an_honest_worker_nothing(se
     law = Law(seed, 0, 1.5, 3)
     worker = np.array([1.0, 0.5, 0.2500001, 0.25], np.float32)
     verifier = np.array([1.0, 0.5, 0.25, 0.2500001], np.float32)
-    assert gap(verifier, law, position, choose(worker, law, position)) < 1e-5
+    assert gap(verifier, law, position, pick(worker, law, position)) < 1e-5
 
 
 @given(st.lists(st.integers(0, 256), max_size=40), st.data())
