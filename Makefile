@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@PYTHON="$(PYTHON)" sh scripts/check_system.sh
 	@test -x $(BIN)/pip || "$(PYTHON)" -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,datasets]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,datasets,ollama]'
 	@touch $@
 
 demo: $(READY)

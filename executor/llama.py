@@ -1,0 +1,267 @@
+"""llama.cpp inside this process, through the `xllamacpp` package (extra `llama`): models as GGUF files.
+
+One thread, because that is faster on a busy machine and part of the class. A session loads its file, computes its
+digest, and frees it. The chat template is the model's own. A claim is checked by running the task again: llama.cpp has
+no teacher-forced pass through this interface, so a check costs what generating cost. The file is the operator's choice
+and prompts are data; but the library is native code in the node's own process: a crash of it is a crash of the node.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+
+import trio
+
+from ..protocol.errors import ExecutionFailed, LocalError
+from ..protocol.inference import (
+    Generated,
+    InferenceCheck,
+    InferTask,
+    ModelFiles,
+    StopReason,
+    TokensGenerated,
+    check_manifest,
+    check_task,
+)
+from ..protocol.limits import MICRO, MODEL_FILE_MAX_BYTES
+from .class_digest import class_digest
+from .repeated_text import compare
+
+_READ_BYTES = 1 << 20
+_SEEDS = 2**32 - 1
+"""The largest 32-bit seed means 'random' to llama.cpp."""
+_QUIET = -1
+
+
+class LlamaSession:
+    """One GGUF model with one task."""
+
+    def __init__(self, server: Any, model: ModelFiles, task: InferTask) -> None:
+        self._server, self._task = server, task
+        self._context = model.manifest.context_length
+
+    async def generate(self, emit: Callable[[TokensGenerated], Awaitable[None]]) -> tuple[Generated, ...]:
+        """Answer every prompt; cancelled between two tokens. Raises LocalError for a prompt that does not fit."""
+        return tuple([await self._answer(index, emit) for index in range(len(self._task.prompts))])
+
+    async def check(self, generated: Generated) -> InferenceCheck:
+        """Run the prompt again and compare token by token."""
+        if not 0 <= generated.prompt_index < len(self._task.prompts):
+            reason = f"prompt_index: there is no prompt {generated.prompt_index}"
+            return InferenceCheck(False, 0, 0, 0, reason, b"")
+        return compare(generated, await self._answer(generated.prompt_index, None))
+
+    async def _answer(self, index: int, emit: Callable[[TokensGenerated], Awaitable[None]] | None) -> Generated:
+        answer, started = _Answer(index), trio.current_time()
+        try:
+            async with trio.open_nursery() as nursery:
+                # a slow receiver makes the model wait: the callback blocks until there is room
+                sender, receiver = trio.open_memory_channel[TokensGenerated](1)
+                nursery.start_soon(self._stream, answer, sender)
+                async with receiver:
+                    async for event in receiver:
+                        if emit is not None:
+                            await emit(event)
+        except BaseExceptionGroup as group:
+            # what is alone in the group was raised by `emit`
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None
+            raise
+        if answer.error:
+            raise answer.error
+        return answer.finished(self._task.num_predict, self._context, round(1000 * (trio.current_time() - started)))
+
+    async def _stream(self, answer: _Answer, sender: trio.MemorySendChannel[TokensGenerated]) -> None:
+        request = chat_request(self._task, answer.prompt_index)
+
+        def heard(chunk: Any) -> bool:
+            """Called in the thread for each chunk; true ends the generation. Exceptions would be lost here."""
+            try:
+                trio.from_thread.check_cancelled()
+                event = answer.add(chunk)
+                if event is not None:
+                    trio.from_thread.run(sender.send, event)
+            except (trio.Cancelled, trio.BrokenResourceError, trio.RunFinishedError):
+                return True
+            except Exception as error:
+                answer.error = ExecutionFailed(f"llama.cpp sent what was not expected: {error!r}"[:200])
+                return True
+            return answer.error is not None
+
+        async with sender:
+            reply = await trio.to_thread.run_sync(self._server.handle_chat_completions, request, heard)
+            if isinstance(reply, dict):
+                answer.add(reply)
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What has come for one prompt."""
+
+    prompt_index: int
+    tokens: list[int] = field(default_factory=list)
+    logits: list[float] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
+    finish: str = ""
+    prompt_tokens: int = 0
+    error: LocalError | ExecutionFailed | None = None
+
+    def add(self, chunk: Any) -> TokensGenerated | None:
+        """Take one chunk of the OpenAI chat format; the event that it makes, if any."""
+        if "error" in chunk:
+            self.error = self._named(chunk["error"])
+            return None
+        usage = chunk.get("usage")
+        if usage:
+            self.prompt_tokens = int(usage["prompt_tokens"])
+        if not chunk.get("choices"):
+            return None
+        choice = chunk["choices"][0]
+        self.finish = choice.get("finish_reason") or self.finish
+        text = choice.get("delta", {}).get("content") or ""
+        entries = (choice.get("logprobs") or {}).get("content") or []
+        if not text and not entries:
+            return None
+        position, tokens = len(self.tokens), tuple(int(entry["id"]) for entry in entries)
+        self.tokens += tokens
+        self.logits += [float(entry["logprob"]) for entry in entries]
+        self.pieces.append(text)
+        return TokensGenerated(self.prompt_index, position, tokens, text)
+
+    def _named(self, error: Any) -> LocalError | ExecutionFailed:
+        message = str(error.get("message", error))[:200]
+        if error.get("type") in ("exceed_context_size_error", "invalid_request_error"):
+            return LocalError(message, field=f"task.prompts[{self.prompt_index}]", fix="shorten or change the prompt")
+        return ExecutionFailed(f"llama.cpp: {message}")
+
+    def finished(self, num_predict: int, context: int, elapsed_ms: int) -> Generated:
+        """The claim. Raises ExecutionFailed when the stream broke off."""
+        stop: StopReason
+        if self.finish == "stop":
+            stop = "end"
+        elif self.finish == "length":
+            stop = "length" if len(self.tokens) >= num_predict else "context"
+        else:
+            raise ExecutionFailed(f"llama.cpp ended without an answer ({self.finish or 'no reason'})")
+        trace = struct.pack(f"<{len(self.logits)}f", *self.logits)
+        text, count = "".join(self.pieces), len(self.tokens)
+        return Generated(
+            self.prompt_index, text, tuple(self.tokens), self.prompt_tokens, count, stop, elapsed_ms, trace
+        )
+
+
+def chat_request(task: InferTask, index: int) -> dict[str, Any]:
+    """One prompt as a chat; only top k and temperature shape the choice, and nothing is remembered between prompts."""
+    digest = sha256(b"cyx/infer/llama" + struct.pack("<2Q", task.seed, index)).digest()
+    system = [{"role": "system", "content": task.system}] if task.system else []
+    return {
+        "messages": [*system, {"role": "user", "content": task.prompts[index]}],
+        "max_tokens": task.num_predict,
+        "temperature": task.temperature_micro / MICRO,
+        "top_k": task.top_k,
+        "samplers": ["top_k", "temperature"],
+        "seed": int.from_bytes(digest[:8], "little") % _SEEDS,
+        "cache_prompt": False,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "logprobs": True,
+        "top_logprobs": 1,
+    }
+
+
+class LlamaInference:
+    """Makes sessions. Raises LocalError when the package is not installed."""
+
+    def __init__(self) -> None:
+        self._library = _library()
+        self._described = {
+            "llama": str(self._library.BUILD_INFO),
+            "package": _version(),
+            "machine": platform.machine(),
+            "system": str(self._library.get_system_info()),
+            "threads": "1",
+        }
+
+    @property
+    def execution_class(self) -> bytes:
+        """Digest of build, instruction sets and threads."""
+        return class_digest(self._described)
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What the class covers, `device`, and `sandbox` (none: it runs in the node's process)."""
+        return {**self._described, "device": "cpu", "sandbox": "none"}
+
+    def inference_session(self, model: ModelFiles, task: InferTask) -> AbstractAsyncContextManager[LlamaSession]:
+        """A session; the file is loaded when it is entered."""
+        return self._inference_session(model, task)
+
+    @asynccontextmanager
+    async def _inference_session(self, model: ModelFiles, task: InferTask) -> AsyncIterator[LlamaSession]:
+        check_manifest(model.manifest)
+        check_task(task)
+        if model.manifest.kind != "gguf":
+            raise LocalError(f"is {model.manifest.kind}", field="model.kind", fix="this backend runs gguf models")
+        servers = [await trio.to_thread.run_sync(self._load, model)]
+        try:
+            yield LlamaSession(servers[0], model, task)
+        finally:
+            with trio.CancelScope(shield=True):
+                # its destructor waits for the library's own threads
+                await trio.to_thread.run_sync(servers.clear)
+
+    def _load(self, model: ModelFiles) -> Any:
+        digest_matches(Path(model.path), model.manifest.digest)
+        library = self._library
+        parameters = library.CommonParams()
+        parameters.model.path = model.path
+        parameters.n_ctx = model.manifest.context_length
+        parameters.n_parallel = 1
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+        parameters.warmup = False
+        parameters.verbosity = _QUIET
+        parameters.cache_ram_mib = 0
+        # the library always listens on loopback too: nobody knows the key
+        parameters.hostnames = ["127.0.0.1"]
+        parameters.api_keys = [secrets.token_hex(32)]
+        try:
+            return library.Server(parameters)
+        except Exception as error:
+            raise ExecutionFailed(f"llama.cpp cannot load {model.path}: {str(error)[:120]}") from None
+
+
+def digest_matches(path: Path, digest: bytes) -> None:
+    """Raises ExecutionFailed unless the file is there and has this sha256."""
+    try:
+        if path.stat().st_size > MODEL_FILE_MAX_BYTES:
+            raise ExecutionFailed(f"{path} has more than {MODEL_FILE_MAX_BYTES} bytes")
+        hasher = sha256()
+        with path.open("rb") as file:
+            while part := file.read(_READ_BYTES):
+                hasher.update(part)
+    except OSError as error:
+        raise ExecutionFailed(f"the model is not here: {path}: {error.strerror}") from None
+    if hasher.digest() != digest:
+        raise ExecutionFailed(f"{path} is not the model that the manifest names: its sha256 is {hasher.hexdigest()}")
+
+
+def _library() -> Any:
+    try:
+        import xllamacpp
+    except ImportError:
+        raise LocalError("needs xllamacpp", field="backend", fix="pip install 'cyxnode[llama]'") from None
+    return cast(Any, xllamacpp)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("xllamacpp")
