@@ -86,13 +86,14 @@ def _gumbel(words: NDArray[np.uint64]) -> Floats:
 def choose(logits: NDArray[np.float32], law: Law, first: int) -> NDArray[np.int64]:
     """The tokens that follow from finite `logits`, shape (positions, vocabulary), at `first` and the next positions."""
     if law.temperature == 0.0:
-        return logits.argmax(axis=1).astype(np.int64)
+        likeliest: NDArray[np.int64] = logits.argmax(axis=1).astype(np.int64)
+        return likeliest
     # stable: of equal logits the lower id is in; sorted by id: of equal scores it wins
     candidates = np.sort(np.argsort(-logits, axis=1, kind="stable")[:, : law.top_k], axis=1)
     words = [_words(law, first + row, logits.shape[1])[chosen] for row, chosen in enumerate(candidates)]
     scores = np.take_along_axis(logits, candidates, 1).astype(np.float64) + law.temperature * _gumbel(np.stack(words))
-    best = np.take_along_axis(candidates, scores.argmax(axis=1)[:, None], 1)[:, 0]
-    return best.astype(np.int64)
+    best: NDArray[np.int64] = np.take_along_axis(candidates, scores.argmax(axis=1)[:, None], 1)[:, 0]
+    return best
 
 
 def gaps(logits: NDArray[np.float32], law: Law, first: int, tokens: Sequence[int]) -> list[float]:
