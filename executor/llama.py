@@ -85,7 +85,6 @@ class LlamaSession:
         def heard(chunk: Any) -> bool:
             """Called in the thread for each chunk; true ends the generation. Exceptions would be lost here."""
             try:
-                trio.from_thread.check_cancelled()
                 event = answer.add(chunk)
                 if event is not None:
                     trio.from_thread.run(sender.send, event)
