@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from hashlib import sha256
 
 import torch
@@ -51,7 +51,7 @@ def _answer(writer: Writer, index: int) -> Generator[TokensGenerated | None, Non
     prompt, law, started = writer.prompts[index], Law.of(writer.task, index), time.monotonic()
     tokens: list[int] = []
     trace = bytearray()
-    outbox = _Outbox(index)
+    outbox = Outbox(index)
     writer.decoder.begin()
     fed: tuple[int, ...] = prompt
     while True:
@@ -77,18 +77,18 @@ def _stop_reason(writer: Writer, prompt: tuple[int, ...], tokens: list[int]) -> 
     return "context" if len(prompt) + len(tokens) == writer.context else None
 
 
-class _Outbox:
+class Outbox:
     """Gathers tokens so that fast models send fewer events: a token waits at most about TOKENS_DELAY_MAX_MS."""
 
-    def __init__(self, prompt_index: int) -> None:
-        self._index, self._position = prompt_index, 0
+    def __init__(self, prompt_index: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._index, self._position, self._clock = prompt_index, 0, clock
         self._stream = TextStream()
         self._waiting: list[int] = []
-        self._sent_at, self._pushed_at = float("-inf"), time.monotonic()
+        self._sent_at, self._pushed_at = float("-inf"), clock()
 
     def push(self, token: int, *, last: bool) -> TokensGenerated | None:
         """The event that is due now, if any: assumes that the next token takes as long as this one did."""
-        now = time.monotonic()
+        now = self._clock()
         took, self._pushed_at = now - self._pushed_at, now
         self._waiting.append(token)
         if not last and 1000 * (now - self._sent_at + took) < TOKENS_DELAY_MAX_MS:

@@ -16,12 +16,14 @@ from trio.testing import MockClock
 
 from cyxnode.executor.causal import parse_causal_graph
 from cyxnode.executor.decoder import Decoder
+from cyxnode.executor.generation import Outbox
 from cyxnode.executor.inference_inprocess import InProcessInference
 from cyxnode.executor.simulated_inference import SimulatedInference
 from cyxnode.executor.tensors import read_tensors, write_tensors
 from cyxnode.executor.tokens import END, decode_tokens
 from cyxnode.protocol.errors import ExecutionFailed, LocalError
-from cyxnode.protocol.inference import Generated
+from cyxnode.protocol.inference import Generated, TokensGenerated
+from cyxnode.protocol.limits import TOKENS_DELAY_MAX_MS
 from cyxnode.protocol.ports import Inference
 from inference_models import Heard, answers, ask, files, judged, random_model
 
@@ -195,6 +197,23 @@ async def test_simulated_tokens_take_virtual_time(autojump_clock: MockClock) -> 
     assert trio.current_time() - started == pytest.approx(2.0 * len(claim.tokens))
     assert claim.compute_ms == round(2000 * len(claim.tokens))
     assert SimulatedInference("a").execution_class != SimulatedInference("b").execution_class
+
+
+@pytest.mark.parametrize(("token_ms", "most_events"), [(1, 7), (7, 51), (50, 100)])
+def test_fast_tokens_travel_together_and_none_waits_long(token_ms: int, most_events: int) -> None:
+    now, waiting, sent = 0.0, dict[int, float](), list[TokensGenerated]()
+    outbox = Outbox(0, lambda: now)
+    for place in range(100):
+        now += token_ms / 1000
+        waiting[place] = now
+        event = outbox.push(65, last=place == 99)
+        if event is not None:
+            sent.append(event)
+            for early in range(event.position, event.position + len(event.tokens)):
+                assert now - waiting.pop(early) < TOKENS_DELAY_MAX_MS / 1000
+    assert not waiting
+    assert sent[0].tokens == (65,)
+    assert len(sent) <= most_events
 
 
 def test_the_simulated_backend_imports_no_torch() -> None:
