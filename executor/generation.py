@@ -78,20 +78,20 @@ def _stop_reason(writer: Writer, prompt: tuple[int, ...], tokens: list[int]) -> 
 
 
 class Outbox:
-    """Gathers tokens so that fast models send fewer events: a token waits at most about TOKENS_DELAY_MAX_MS."""
+    """Gathers tokens so that fast models send fewer events. A token that waits goes with the next one after the
+    interval: at an even pace it waits less than TOKENS_DELAY_MAX_MS, and a slower model sends each at once."""
 
     def __init__(self, prompt_index: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._index, self._position, self._clock = prompt_index, 0, clock
         self._stream = TextStream()
         self._waiting: list[int] = []
-        self._sent_at, self._pushed_at = float("-inf"), clock()
+        self._sent_at = float("-inf")
 
     def push(self, token: int, *, last: bool) -> TokensGenerated | None:
-        """The event that is due now, if any: assumes that the next token takes as long as this one did."""
+        """The event that is due now, if any."""
         now = self._clock()
-        took, self._pushed_at = now - self._pushed_at, now
         self._waiting.append(token)
-        if not last and 1000 * (now - self._sent_at + took) < TOKENS_DELAY_MAX_MS:
+        if not last and 1000 * (now - self._sent_at) < TOKENS_DELAY_MAX_MS:
             return None
         tokens, self._waiting, self._sent_at = tuple(self._waiting), [], now
         event = TokensGenerated(self._index, self._position, tokens, self._stream.push(tokens, last=last))

@@ -271,7 +271,7 @@ TEMPERATURE_MICRO_MAX = 2 * MICRO
 CONTEXT_MAX = 65_536
 MODEL_NAME_MAX_CHARS = 96
 TOKENS_DELAY_MAX_MS = 20
-"""How long a token may wait to be sent together with the next ones."""
+"""How long a token may wait, at an even pace, to be sent together with the next ones."""
 TOKEN_GAP_MAX_MICRO = 1_000
 """Within an execution class a token's score lies at most this far (10^-6 logits) below the best one."""
 MEAN_GAP_MAX_MICRO = 10
