@@ -3,6 +3,7 @@
 _SYSVAR = "the runtime lays the sysvar out: its lengths and indices are true"
 _PRECOMPILE = "the precompile ran before, and has refused data that are too short for what they announce"
 _ABORTS = "a call that fails ends the whole transaction: it never returns an error"
+_ZERO = "what lies behind is zero: shares of seats that are none, or the room that the runtime leaves behind an account"
 _ALREADY = "the same is asked, with the same error, by what follows"
 
 EQUIVALENT: dict[str, str] = {
@@ -35,4 +36,16 @@ EQUIVALENT: dict[str, str] = {
     "quorum.h: - for + in REQUIRE(at + 2 <= size, E_PRECOMPILE_LENGTH);": _SYSVAR,
     "quorum.h: < for <= in REQUIRE(at + 34 <= size, E_PRECOMPILE_LENGTH);": _SYSVAR,
     "quorum.h: < for <= in REQUIRE(at + 34 + length <= size, E_PRECOMPILE_LENGTH);": _SYSVAR,
+    "quorum.h: <= for < in while (i < j->k && !same(&j->committee[i], key)) i++;": "whatever is found there is no seat",
+    "settle.h: ignore token_transfer(vault, payout, job, amount - fee, 1)": _ABORTS,
+    "settle.h: <= for < in for (u64 i = 0; i < j->k; i++) members += mask >> i & 1;": "no mask has a bit beyond k",
+    "settle.h: <= for < in for (u64 i = 0; i < j->k; i++)": "no mask has a bit beyond k",
+    "settle.h: <= for < in j->slashed = worker->stake < 2 * price ? worker->stake : 2 * price;": "both are equal",
+    "close.h: ignore token_transfer(vault, &in->accounts[4], job, token_amount(vault), 1)": _ABORTS,
+    "close.h: ignore token_close(vault, requester, job)": _ABORTS,
+    "close.h: <= for < in for (u64 i = 0; i < j->k; i++) {": _ZERO,
+    "close.h: <= for < in for (u64 i = 0; i < sizeof(Job); i += 8) write_u64(job->data + i, 0);": _ZERO,
+    "close.h: <= for < in for (u64 i = 0; i < j->k; i++) count += j->shares[i] != 0;": _ZERO,
+    "checks.h: no REQUIRE(a->length == sizeof(Node), same(a->owner, in->program) ? E_NODE_DATA : "
+    "E_NODE_OWNER)": _ALREADY,
 }

@@ -346,6 +346,13 @@ def test_a_forged_account_of_another_owner_is_not_believed() -> None:
             world.send([_with_account(seat, at, address)], [world.admin])
 
 
+def _changed(data: bytes, how: str) -> bytes:
+    return {
+        "version": data[:1] + b"\x03" + data[2:], "tag": b"\xc4" + data[1:], "longer": data + bytes(8),
+        "shorter": data[:-8],
+    }[how]  # fmt: skip
+
+
 @pytest.mark.parametrize("how", ["version", "tag", "longer", "shorter"])
 def test_accounts_of_another_layout_are_not_read(how: str) -> None:
     """Of a later version of the program, say: it owns them, and they lie at the right addresses."""
@@ -357,12 +364,15 @@ def test_accounts_of_another_layout_are_not_read(how: str) -> None:
         address = seat.accounts[at].pubkey
         old = world.svm.get_account(address)
         assert old is not None
-        data = {
-            "version": bytes(old.data[:1]) + b"\x03" + bytes(old.data[2:]), "tag": b"\xc4" + bytes(old.data[1:]),
-            "longer": bytes(old.data) + bytes(8), "shorter": bytes(old.data[:-8]),
-        }[how]  # fmt: skip
-        world.svm.set_account(address, Account(old.lamports, data, old.owner))
+        world.svm.set_account(address, Account(old.lamports, _changed(bytes(old.data), how), old.owner))
         with refused(error):
             world.send([seat], [world.admin])
         world.svm.set_account(address, old)
     world.send([seat], [world.admin])
+    (unstake,) = world.encode(chain.RequestUnstake(), world.nodes[0])
+    address = unstake.accounts[2].pubkey
+    old = world.svm.get_account(address)
+    assert old is not None
+    world.svm.set_account(address, Account(old.lamports, _changed(bytes(old.data), how), old.owner))
+    with refused(162):
+        world.send([unstake], [world.nodes[0]])

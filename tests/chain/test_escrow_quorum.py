@@ -230,8 +230,8 @@ def test_the_message_may_stand_anywhere_in_the_precompile(world: World, job: Job
     tail, entries = b"", []
     for member in world.members(job)[:2]:
         at = 2 + 28 + len(tail)
-        entries.append((at, 0xFFFF, at + 64, 0xFFFF, at + 96, 40, 0xFFFF))
-        tail += bytes(member.sign_message(message)) + node_id(member) + message
+        entries.append((at, 0xFFFF, at + 104, 0xFFFF, at + 64, 40, 0xFFFF))  # the last key ends where the data end
+        tail += bytes(member.sign_message(message)) + message + node_id(member)
     *_, settle = _parts(world, world.signed(job, wish))
     world.send([_precompile(entries, tail), settle], [world.admin])
     assert (world.job(job.job) or job).verdict is Verdict.UNSOLD

@@ -97,6 +97,14 @@ def test_ok_needs_a_worker_of_the_class(world: World, job: JobAccount) -> None:
     assert world.settle(job, Verdict.FAILED, other).worker == node_id(other)
 
 
+def test_fraud_names_a_worker(world: World, job: JobAccount) -> None:
+    """Else the zero key, which somebody might be able to sign for, would stand for one."""
+    precompile, settle = world.encode(world.signed(job, world.settlement(job, Verdict.FRAUD)), world.admin)
+    data = bytes(settle.data[:16]) + bytes(32) + bytes(settle.data[48:])
+    with refused(251):
+        world.send([precompile, Instruction(world.program, data, settle.accounts[:4])], [world.admin])
+
+
 def test_a_job_that_is_not_seated_cannot_be_settled() -> None:
     world = World(4)
     job = world.open_job()

@@ -168,3 +168,28 @@ def test_a_statement_of_another_protocol_is_not_one_of_ours(world: World, job: J
     with refused(285):
         world.send([create, precompile, slash], [world.admin])
     _unharmed(world, liar)
+
+
+@pytest.mark.parametrize("entry", [0, 1])
+@pytest.mark.parametrize("field", [2, 6, 12], ids=["signature", "key", "message"])
+def test_statements_read_from_elsewhere(world: World, job: JobAccount, liar: Keypair, entry: int, field: int) -> None:
+    """The precompile would verify bytes of the instruction in front, while the program reads these."""
+    create, honest, slash = world.encode(world.contradiction(job, liar), world.admin)
+    data = bytearray(honest.data)
+    at = 2 + 14 * entry + field
+    data[at : at + 2] = b"\x01\x00"
+    with refused(224):
+        pointing = type(honest)(honest.program_id, bytes(data), [])
+        world.send([create, honest, pointing, slash], [world.admin])
+    _unharmed(world, liar)
+
+
+def test_a_kind_that_no_member_signs(world: World, job: JobAccount, liar: Keypair) -> None:
+    wish = world.contradiction(job, liar)
+    create, _, slash = world.encode(wish, world.admin)
+    context = quorum_context(world.config().genesis, bytes(world.program), job.job, job.open_slot)
+    messages = [b"CYX1\x00\x00\x01\x00" + sha256(context + digest).digest() for digest in wish.digests]
+    statements = [Statement(bytes(liar.pubkey()), bytes(liar.sign_message(one)), one) for one in messages]
+    with refused(282):
+        world.send([create, ed25519(statements), slash], [world.admin])
+    _unharmed(world, liar)

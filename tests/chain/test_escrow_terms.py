@@ -250,3 +250,45 @@ def test_sol_for_rent_to_the_last_lamport(missing: int) -> None:
     with refused(110) if missing else nullcontext():
         world.send(world.encode(wish, poor), [world.admin, poor])
     assert missing or world.lamports(poor.pubkey()) == 0
+
+
+@pytest.mark.parametrize("what", ["uninitialised", "a token account that looks like one"])
+def test_what_only_has_the_decimals_of_a_mint(what: str) -> None:
+    world = World(initialise=False)
+    create, initialise = world.initialise_instructions()
+    world.send([create], [world.admin])
+    real = world.svm.get_account(world.mint)
+    assert real is not None
+    data = bytearray(real.data)
+    if what == "uninitialised":
+        data[45] = 0
+    else:
+        data += bytes(165 - len(data))
+        data[108] = 1
+    world.svm.set_account(world.mint, Account(10**7, bytes(data), real.owner))
+    with refused(124):
+        world.send([initialise], [world.admin])
+
+
+def test_the_first_second_of_all() -> None:
+    world = World(1)
+    world.unix_s = 0
+    world.advance(slots=0)
+    world.submit(chain.RequestUnstake(), world.nodes[0])
+    assert world.node(world.nodes[0]).unbonding_at_s == UNBONDING_S
+
+
+def test_a_token_account_of_another_length() -> None:
+    world = World()
+    node = world.wallet("n0")
+    world.pay(node.pubkey(), MINIMUM_STAKE)
+    address = world.ata(node.pubkey())
+    real = world.svm.get_account(address)
+    assert real is not None
+    wish = chain.Register(CLASS, MicroCyx(MINIMUM_STAKE), bytes(key("payout").pubkey()))
+    for data in (bytes(real.data) + bytes(8), bytes(real.data[:-8])):
+        world.svm.set_account(address, Account(10**7, data, real.owner))
+        with refused(140):
+            world.submit(wish, node)
+    world.svm.set_account(address, real)
+    world.submit(wish, node)

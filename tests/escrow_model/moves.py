@@ -176,7 +176,7 @@ class Player(NodeMoves):
         others = [n.node for n in self.nodes if n.execution_class != CLASSES[0]]
         change: dict[str, object] = self.rng.choice([
             {"verdict": self.rng.choice([0, 7, 255])}, {"units": 1}, {"price": 1}, {"worker": bytes(32)},
-            {"worker": self.rng.choice(others or [n.node for n in self.nodes])},
+            {"worker": self.rng.choice(others or [wish.worker])},
             {"verdict": self.rng.choice(list(Verdict))},
         ])  # fmt: skip
         return replace(wish, **change)  # type: ignore[arg-type]
