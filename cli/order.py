@@ -151,7 +151,7 @@ def _read_graph(order_path: Path, order: dict[str, Any]) -> bytes:
 
 
 def _data_source(order_path: Path, source: str) -> str:
-    return source if not source.endswith(".npz") else str(order_path.parent / source)
+    return str(order_path.parent / source) if source.endswith((".npz", ".txt")) else source
 
 
 def _check_fit(
@@ -163,9 +163,9 @@ def _check_fit(
             field="data.source",
             fix="change the graph's input.shape, or take another dataset",
         )
-    if dataset.classes > 0 and output_shape[0] < dataset.classes:
+    if dataset.classes > 0 and output_shape[-1] < dataset.classes:
         raise LocalError(
-            f"{dataset.classes} classes, but the graph has {output_shape[0]} outputs",
+            f"{dataset.classes} classes, but the graph has {output_shape[-1]} outputs",
             field="data.source",
             fix="widen the graph's last layer",
         )

@@ -124,6 +124,12 @@ def test_a_dataset_of_another_shape(tmp_path: Path) -> None:
     refused(order_file(tmp_path, source='"data.npz"'), "data.source", "[1, 9, 9]")
 
 
+def test_a_text_lies_beside_its_order(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text((EXAMPLES / "tiny_lm.txt").read_text())
+    plan = load_plan(order_file(tmp_path, source='"text.txt"', graph=f'"{EXAMPLES / "tiny_lm.json"}"', batch_size="8"))
+    assert plan.spec_fields["steps"] > 0
+
+
 def test_a_file_that_is_no_dataset(tmp_path: Path) -> None:
     (tmp_path / "data.npz").write_bytes(b"PK\x03\x04 nonsense")
     with pytest.raises(LocalError) as error:
