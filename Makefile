@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+# Test files that run side by side. Many wait for processes or timers most of their time; more jobs than cores slow those that measure.
+JOBS ?= 2
 
 .PHONY: help setup demo test check static formatted linted typed layered program-rebuilt format bench sim-soak program \
 	mutate-program clean distclean
@@ -35,7 +37,7 @@ demo: $(READY)
 	@$(BIN)/cyxnode demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 static: formatted linted typed layered program-rebuilt
 
