@@ -31,7 +31,7 @@ from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict
 from ..protocol.units import NodeId
 from .fast_gossip.pubsub import FastPubsub, FastRouter
 from .gossip_router import FloodingRouter, QuietPubsub
-from .host import libp2p_id, node_of
+from .host import node_of
 from .peer_id import node_of_bytes
 from .subscriptions import HEARD, Misbehaviour, Subscriptions, check_message
 
@@ -86,10 +86,6 @@ class Gossip:
         await self._pubsub.publish(topic, data)
         if not heard:
             _log.warning("gossip_unheard", topic=topic, peers=len(self._pubsub.peers))
-
-    def ban(self, node: NodeId) -> None:
-        """Take no gossip of `node` any more."""
-        self._pubsub.add_to_blacklist(libp2p_id(node))
 
     def _validate(self, forwarder: ID, message: Any) -> bool:
         if forwarder == self._own:
