@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -23,57 +23,21 @@ from .trainer import Trainer
 T = TypeVar("T")
 
 
-class InProcessSession:
-    """One task. The task is checked by the first command."""
-
-    def __init__(self, runner: InProcessRunner, task: TrainTask) -> None:
-        self._runner, self._task = runner, task
-        self._checked: CheckedTask | None = None
-
-    async def train(self, emit: Callable[[TrainEvent], Awaitable[None]]) -> TrainDone:
-        """Train; events go to `emit` as they happen."""
-        return await self._drive(training.train(self._trainer()), emit)
-
-    async def initial_state(self) -> bytes:
-        """State hash that follows from the spec's seed."""
+async def drive(steps: Generator[Any, None, T], emit: Callable[[Any], Awaitable[None]] | None = None) -> T:
+    """Run a computation here, a checkpoint between its steps; its events go to `emit`."""
+    while True:
         await trio.lowlevel.checkpoint()
-        return training.initial_state(self._trainer())
-
-    async def replay(self, segment: int, state: bytes) -> Replay:
-        """Re-run a segment. Raises RemoteError when `state` is not a state of this model."""
-        return await self._drive(training.replay(self._trainer(), segment, state))
-
-    async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
-        """Re-run a segment beside its claimed end. Raises RemoteError when either is not a state of this model."""
-        return await self._drive(training.compare(self._trainer(), segment, state, claimed))
-
-    async def check_result(self, final_state: bytes, weights: bytes) -> ResultCheck:
-        """Check delivered weights. Raises RemoteError when `final_state` is not a state of this model."""
-        return await self._drive(training.check_result(self._trainer(), final_state, weights))
-
-    def _trainer(self) -> Trainer:
-        if self._checked is None:
-            self._checked = check_task(self._task)
-        return training.make_trainer(self._checked, self._runner.device)
-
-    async def _drive(
-        self,
-        steps: Generator[TrainEvent | None, None, T],
-        emit: Callable[[TrainEvent], Awaitable[None]] | None = None,
-    ) -> T:
-        while True:
-            await trio.lowlevel.checkpoint()
-            try:
-                event = next(steps)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            if event is not None and emit is not None:
-                await emit(event)
+        try:
+            event = next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        if event is not None and emit is not None:
+            await emit(event)
 
 
-class InProcessRunner:
-    """Makes sessions that compute where they are called. Changes torch's global switches and RNG."""
+class ComputesHere:
+    """What computes in the caller's process. Changes torch's global switches and RNG."""
 
     def __init__(self, device: DeviceChoice = "cpu") -> None:
         pin_torch()
@@ -91,6 +55,44 @@ class InProcessRunner:
     def description(self) -> dict[str, str]:
         """What the class covers, `device`, and `sandbox` (none)."""
         return dict(self._description)
+
+
+class InProcessSession:
+    """One task. The task is checked by the first command."""
+
+    def __init__(self, runner: InProcessRunner, task: TrainTask) -> None:
+        self._runner, self._task = runner, task
+        self._checked: CheckedTask | None = None
+
+    async def train(self, emit: Callable[[TrainEvent], Awaitable[None]]) -> TrainDone:
+        """Train; events go to `emit` as they happen."""
+        return await drive(training.train(self._trainer()), emit)
+
+    async def initial_state(self) -> bytes:
+        """State hash that follows from the spec's seed."""
+        await trio.lowlevel.checkpoint()
+        return training.initial_state(self._trainer())
+
+    async def replay(self, segment: int, state: bytes) -> Replay:
+        """Re-run a segment. Raises RemoteError when `state` is not a state of this model."""
+        return await drive(training.replay(self._trainer(), segment, state))
+
+    async def compare(self, segment: int, state: bytes, claimed: bytes) -> Comparison:
+        """Re-run a segment beside its claimed end. Raises RemoteError when either is not a state of this model."""
+        return await drive(training.compare(self._trainer(), segment, state, claimed))
+
+    async def check_result(self, final_state: bytes, weights: bytes) -> ResultCheck:
+        """Check delivered weights. Raises RemoteError when `final_state` is not a state of this model."""
+        return await drive(training.check_result(self._trainer(), final_state, weights))
+
+    def _trainer(self) -> Trainer:
+        if self._checked is None:
+            self._checked = check_task(self._task)
+        return training.make_trainer(self._checked, self._runner.device)
+
+
+class InProcessRunner(ComputesHere):
+    """Makes sessions that compute where they are called."""
 
     def prepare(self) -> None:
         """Nothing to prepare."""
