@@ -91,12 +91,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 def test_a_job_is_submitted_watched_paid_and_proven(network: Network, tmp_path: Path) -> None:
     assert network.run("chain", "airdrop", "--name", "alice", "--cyx", "50").returncode == 0
     assert network.balance("alice").micro_cyx == 50_000_000
-    order = str(order_file(tmp_path, epochs="20"))
+    order = str(order_file(tmp_path, epochs="45"))  # longer than two status digests, which are 5 s apart
     arguments = ("submit", "train", order, "--name", "alice", "--rpc", network.rpc, "--wait", "--json")
     with started(network.home, *arguments, log=tmp_path / "submit.log") as submit:
         _, job = until(network.working, 40, "somebody works")[-1]
         watched = network.run("job", "watch", job, "--json")
-        out, _ = submit.communicate(timeout=60)
+        out, _ = submit.communicate(timeout=120)
     end = json.loads(out)
     assert submit.returncode == 0 and end["status"] == "settled" and end["job_id"] == job
     assert end["validation_accuracy"] >= 0.95
