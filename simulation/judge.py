@@ -6,7 +6,6 @@ in this process holds, in real ones a reader shows it what a chain says over JSO
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from solders.transaction import VersionedTransaction
 from ..ledger.addresses import LOCAL_MINT
 from ..ledger.escrow_layout import ED25519_PRECOMPILE
 from ..ledger.history import TokenBalance, TransactionRecord
+from ..ledger.precompile import statements_in
 from ..protocol.chain import JobAccount, JobState, NodeAccount
 from ..protocol.limits import QUORUMS
 from ..protocol.units import JobId, NodeId, base58
@@ -35,8 +35,6 @@ LAWS = {
 """The invariants in a few words, and 0 for a world that broke down."""
 REFUND_PATIENCE_S = 60
 """How long after its refund time a requester that lives may take to fetch the money."""
-_OFFSETS = struct.Struct("<7H")
-"""Where the Ed25519 precompile finds signature, key and message (with its size), each with an instruction's index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +142,12 @@ def gained(record: TransactionRecord, owner: bytes) -> int:
 
 def precompile_signatures(raw: bytes) -> list[tuple[bytes, bytes]]:
     """(key, message) of each signature that the Ed25519 precompile verified in a transaction that landed."""
-    transaction, found = VersionedTransaction.from_bytes(raw).message, []
+    transaction = VersionedTransaction.from_bytes(raw).message
+    found: list[tuple[bytes, bytes]] = []
     for instruction in transaction.instructions:
         if transaction.account_keys[instruction.program_id_index] != ED25519_PRECOMPILE:
             continue
-        data = bytes(instruction.data)
-        for number in range(data[0]):
-            _, _, key_at, _, message_at, size, _ = _OFFSETS.unpack_from(data, 2 + _OFFSETS.size * number)
-            found.append((data[key_at : key_at + 32], data[message_at : message_at + size]))
+        found += [(said.signer, said.message) for said in statements_in(bytes(instruction.data))]
     return found
 
 
