@@ -9,7 +9,9 @@ fix. docs/inference.md describes the law. No floats: `_micro` is 10^-6.
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Annotated, Literal
 
 import msgspec
@@ -17,6 +19,7 @@ from msgspec import Meta
 
 from .errors import LocalError
 from .limits import (
+    ANSWERS_MAX_BYTES,
     CONTEXT_MAX,
     MODEL_NAME_MAX_CHARS,
     PREDICT_MAX,
@@ -25,7 +28,7 @@ from .limits import (
     TEMPERATURE_MICRO_MAX,
     TOP_K_MAX,
 )
-from .spec import Bytes32, CidText
+from .spec import Bytes32, CidText, TrainSpec
 
 ModelKind = Literal["torch", "gguf", "ollama"]
 StopReason = Literal["end", "length", "context"]
@@ -68,6 +71,32 @@ class InferTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     seed: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
+class InferSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One inference job, complete. Like a TrainSpec it travels to the winner and the committee alone."""
+
+    model: Bytes32
+    """`model_id` of the manifest that workers and members have."""
+    backend: Bytes32
+    """Execution class of the backend."""
+    task: InferTask
+    secret: Bytes32
+
+
+JobSpec = TrainSpec | InferSpec
+
+
+def model_id(manifest: ModelManifest) -> bytes:
+    """32 bytes that name all of a model that decides about its answers; what a person calls it is left out."""
+    nameless = msgspec.structs.replace(manifest, name="model")
+    return sha256(b"cyx/model" + msgspec.msgpack.encode(nameless, order="deterministic")).digest()
+
+
+def prompt_tokens_most(task: InferTask) -> int:
+    """Most tokens that prompts and system texts can have: one a byte, and 64 a prompt for the model's own framing."""
+    each = len(task.system.encode()) + 64
+    return sum(len(prompt.encode()) + each for prompt in task.prompts)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """A manifest and what it names, as far as the node holds it."""
@@ -107,7 +136,56 @@ class Generated:
     stop_reason: StopReason
     compute_ms: int
     trace: bytes
-    """Little-endian float32 logit of each chosen token as the worker computed it; empty when it knows none."""
+    """Little-endian float32 logit of each chosen token, to the bit what a verifier of the class computes; empty when
+    the backend knows none, or while it is sealed."""
+
+
+class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A Generated as it is delivered; its trace stays sealed until the verdicts are."""
+
+    text: Annotated[str, Meta(max_length=ANSWERS_MAX_BYTES)]
+    tokens: Annotated[bytes, Meta(max_length=4 * PREDICT_MAX)]
+    """uint32, little-endian."""
+    prompt_tokens: Annotated[int, Meta(ge=0, le=CONTEXT_MAX)]
+    generated_tokens: Annotated[int, Meta(ge=0, le=PREDICT_MAX)]
+    stop_reason: StopReason
+    compute_ms: Annotated[int, Meta(ge=0, le=2**53)]
+
+    def __post_init__(self) -> None:
+        if self.tokens and len(self.tokens) != 4 * self.generated_tokens:
+            raise ValueError("tokens and generated_tokens do not agree")
+
+
+class Answers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The result of an inference, one answer a prompt, in order. At most ANSWERS_MAX_BYTES when encoded."""
+
+    answers: Annotated[tuple[Answer, ...], Meta(min_length=1, max_length=PROMPTS_MAX)]
+
+
+def answer_of(generated: Generated) -> Answer:
+    """What is delivered of an answer."""
+    return Answer(
+        text=generated.text,
+        tokens=struct.pack(f"<{len(generated.tokens)}I", *generated.tokens),
+        prompt_tokens=generated.prompt_tokens,
+        generated_tokens=generated.generated_tokens,
+        stop_reason=generated.stop_reason,
+        compute_ms=generated.compute_ms,
+    )
+
+
+def generated_of(answer: Answer, prompt_index: int, trace: bytes = b"") -> Generated:
+    """A delivered answer as what a verifier judges."""
+    return Generated(
+        prompt_index=prompt_index,
+        text=answer.text,
+        tokens=struct.unpack(f"<{len(answer.tokens) // 4}I", answer.tokens),
+        prompt_tokens=answer.prompt_tokens,
+        generated_tokens=answer.generated_tokens,
+        stop_reason=answer.stop_reason,
+        compute_ms=answer.compute_ms,
+        trace=trace,
+    )
 
 
 @dataclass(frozen=True, slots=True)

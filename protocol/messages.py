@@ -1,8 +1,8 @@
 """Every message of the wire, as immutable types that cannot exist invalid (DESIGN 4 to 7).
 
 Gossip: Heartbeat, Capability, JobAnnounce, Decline, BidCommit, BidReveal, AwardCertificate, Outcome, JobStatus.
-Between the parties of a job: Tally, Proposal, AwardVote, SpecRequest, StartNotice, Progress, ResultClaim,
-VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote, BlobRequest, PeersRequest.
+Between the parties of a job: Tally, Proposal, AwardVote, SpecRequest, StartNotice, Progress, TokensRequest, Tokens,
+ResultClaim, InferenceClaim, VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote, BlobRequest, PeersRequest.
 Money is micro-CYX; `_micro` and `_ppm` are fixed point with scale 10^6; times are Unix ms unless the name says `_s`.
 """
 
@@ -17,13 +17,20 @@ from msgspec import Meta
 from .limits import (
     ADDRESSES_MAX,
     AMOUNT_MAX,
+    ANSWERS_MAX_BYTES,
     BIDS_MAX,
     COMMITTEE_MAX,
+    CONTEXT_MAX,
     DATASETS_MAX,
+    GENERATED_TOKEN_UNITS,
     GOSSIP_MESSAGE_MAX_BYTES,
     ID_BYTES,
     MICRO,
+    MODEL_NAME_MAX_CHARS,
+    MODELS_OFFERED_MAX,
     PEERS_ASKED_MAX,
+    PROMPT_TOKEN_UNITS,
+    PROMPTS_MAX,
     RECORDS_MAX,
     ROUNDS_MAX,
     SAMPLES_MAX,
@@ -33,6 +40,7 @@ from .limits import (
     SPEC_MAX_BYTES,
     STEPS_MAX,
     TEXT_MAX_CHARS,
+    TOKENS_TEXT_MAX_CHARS,
     WINDOW_MAX_MS,
 )
 from .spec import Bytes32, CidText
@@ -70,6 +78,30 @@ class Heartbeat(Message, frozen=True):
     membership_digest: Bytes32
 
 
+class ModelOffer(Message, frozen=True):
+    """A model that a node serves, and at what price.
+
+    Two offers are of one kind, so that one can check the other's answers, when `model` and `backend` are equal.
+    """
+
+    name: Annotated[str, Meta(max_length=MODEL_NAME_MAX_CHARS, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*\Z")]
+    kind: Literal["torch", "gguf", "ollama"]
+    model: Bytes32
+    """`inference.model_id` of the manifest."""
+    backend: Bytes32
+    """The execution class of what computes it."""
+    quantisation: Annotated[str, Meta(max_length=16)]
+    context_length: Annotated[int, Meta(ge=2, le=CONTEXT_MAX)]
+    prompt_rate: Amount
+    """Micro-CYX for 1,000 tokens that are read."""
+    generated_rate: Amount
+    """Micro-CYX for 1,000 tokens that are written."""
+    tokens_per_s_micro: Millis
+    """Tokens that the node writes in a second, as it measured them, scale 10^6; 0: not measured yet."""
+    warm: bool
+    """Loaded, so that an answer begins at once."""
+
+
 class Capability(Message, frozen=True):
     """What a node offers. What could not be read is absent from `hardware`."""
 
@@ -86,6 +118,7 @@ class Capability(Message, frozen=True):
     verifier: bool
     addresses: Addresses
     hardware: Annotated[dict[Word, Text], Meta(max_length=32)]
+    models: Annotated[tuple[ModelOffer, ...], Meta(max_length=MODELS_OFFERED_MAX)] = ()
 
 
 class PeersRequest(Message, frozen=True):
@@ -134,11 +167,21 @@ class ScoreWeights(Message, frozen=True):
             raise ValueError("the weights do not add up to 1000000 ppm")
 
 
+class InferTerms(Message, frozen=True):
+    """What bidders learn of an inference: the model, and how much is to be read and written at most."""
+
+    model: Bytes32
+    backend: Bytes32
+    prompt_tokens: Annotated[int, Meta(ge=1, le=2**28)]
+    """Of all prompts, system texts included; a worker that finds more may refuse the job as invalid."""
+    generated_tokens: Annotated[int, Meta(ge=1, le=2**28)]
+
+
 class JobAnnounce(Message, frozen=True):
     """A funded job looks for a worker. The escrow account `job` must exist and agree with this."""
 
     job: Bytes32
-    kind: Literal["train"]
+    kind: Literal["train", "infer"]
     spec_hash: Bytes32
     nonce: Bytes32
     sent_at_ms: Millis
@@ -160,13 +203,33 @@ class JobAnnounce(Message, frozen=True):
     weights: ScoreWeights
     k: Literal[3, 5, 7]
     segments: Annotated[int, Meta(ge=1, le=SEGMENTS_MAX)]
+    """Of an inference: its prompts, each of which is checked by every member."""
     samples: Annotated[int, Meta(ge=1, le=SAMPLES_MAX)]
     addresses: Addresses
+    inference: InferTerms | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "infer") != (self.inference is not None):
+            raise ValueError("kind infer goes with the terms of an inference, and nothing else does")
+        if self.inference is not None and self.segments > PROMPTS_MAX:
+            raise ValueError(f"more than {PROMPTS_MAX} prompts")
+
+    @property
+    def units(self) -> int:
+        """What the escrow pays for when all is done: segments of a training, weighed tokens of an inference."""
+        if self.inference is None:
+            return self.segments
+        return token_units(self.inference.prompt_tokens, self.inference.generated_tokens)
 
     @property
     def price_limit(self) -> int:
         """Highest price that a bid may name."""
         return min(self.reserve, self.budget)
+
+
+def token_units(prompt_tokens: int, generated_tokens: int) -> int:
+    """Units of an inference: a token that is written weighs as much as several that are read."""
+    return PROMPT_TOKEN_UNITS * prompt_tokens + GENERATED_TOKEN_UNITS * generated_tokens
 
 
 class DeclineReason(IntEnum):
@@ -181,6 +244,7 @@ class DeclineReason(IntEnum):
     SANDBOX = 7
     DRAINING = 8
     DEADLINE = 9
+    MODEL = 10
 
 
 class Decline(Message, frozen=True):
@@ -328,27 +392,64 @@ class Progress(Message, frozen=True):
     validation_accuracy_micro: Micro
 
 
-class ResultClaim(Message, frozen=True):
-    """The worker's signed result (FEATURES 13). Its sha256, with a seal of zeros, is the result hash on chain."""
+class TokensRequest(Message, frozen=True):
+    """The requester asks the worker for its answer as it grows, from piece `start` on; Tokens come back."""
+
+    job: Bytes32
+    start: Count
+
+
+class Tokens(Message, frozen=True):
+    """One piece of an answer. Not verified yet: only the settled claim is."""
+
+    job: Bytes32
+    sequence: Count
+    prompt_index: Annotated[int, Meta(ge=0, lt=PROMPTS_MAX)]
+    generated: Count
+    """Tokens of this prompt's answer so far, this piece included."""
+    text: Annotated[str, Meta(max_length=TOKENS_TEXT_MAX_CHARS)]
+
+
+class Claim(Message, frozen=True):
+    """What every worker's signed result has. Its sha256, with a seal of zeros, is the result hash on chain."""
 
     job: Bytes32
     spec_hash: Bytes32
     execution_class: Bytes32
-    final_status: Literal["completed", "failed", "unserved"]
-    """`unserved`: neither the requester nor a member gave the worker the spec and its data."""
+    final_status: Literal["completed", "failed", "unserved", "invalid"]
+    """The last two blame the requester: it gave the worker no spec or data, or one that nobody could compute."""
     message: Text
+    traces: Annotated[tuple[Bytes32, ...], Meta(max_length=SEGMENTS_MAX)]
+    """For each segment or prompt: `hashing.trace_commitment` of what only who computed it knows."""
+    seal: Sig
+    """Over `hashing.claim_message`: what the escrow program checks before it takes a stake for fraud."""
+
+
+class ResultClaim(Claim, frozen=True):
+    """A training's result (FEATURES 13)."""
+
     model_weights_uri: Annotated[str, Meta(max_length=160)]
     model_weights_hash: Bytes32
     model_weights_bytes: Millis
     merkle_root: Bytes32
     states: Annotated[tuple[Bytes32, ...], Meta(max_length=SEGMENTS_MAX + 1)]
-    traces: Annotated[tuple[Bytes32, ...], Meta(max_length=SEGMENTS_MAX)]
     final_loss_micro: Micro
     final_accuracy_micro: Micro
     best_epoch: Count
     total_compute_time_ms: Millis
-    seal: Sig
-    """Over `hashing.claim_message`: what the escrow program checks before it takes a stake for fraud."""
+
+
+class InferenceClaim(Claim, frozen=True):
+    """An inference's result (FEATURES 41): the answers are a blob, `inference.Answers`, for the parties alone."""
+
+    result_uri: Annotated[str, Meta(max_length=160)]
+    result_hash: Bytes32
+    result_bytes: Annotated[int, Meta(ge=0, le=ANSWERS_MAX_BYTES)]
+    prompt_tokens: Count
+    tokens_generated: Count
+    compute_time_ms: Millis
+    gpu_utilization_ppm: Ppm | None
+    """Mean while it computed; absent without a GPU that tells."""
 
 
 class VerdictCommit(Message, frozen=True):
@@ -366,11 +467,11 @@ class OpenRequest(Message, frozen=True):
 
 
 class Opening(Message, frozen=True):
-    """The salt secret and all per-step losses (float32 bits) behind the trace commitments."""
+    """The salt secret and the float32 bits behind the trace commitments: per-step losses, or a logit per token."""
 
     job: Bytes32
     secret: Bytes32
-    losses: Annotated[bytes, Meta(max_length=4 * STEPS_MAX)]
+    bits: Annotated[bytes, Meta(max_length=4 * STEPS_MAX)]
 
 
 class VerdictBody(Message, frozen=True):
@@ -440,8 +541,8 @@ class SpecAnswer(Message, frozen=True):
 
 _ALL: tuple[type[Message], ...] = (
     Heartbeat, Capability, PeersRequest, PeersAnswer, JobAnnounce, Decline, BidCommit, BidReveal, Tally, Proposal,
-    AwardVote, AwardCertificate, Outcome, JobStatus, SpecRequest, SpecAnswer, StartNotice, Progress, ResultClaim,
-    VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote, BlobRequest,
+    AwardVote, AwardCertificate, Outcome, JobStatus, SpecRequest, SpecAnswer, StartNotice, Progress, TokensRequest,
+    Tokens, ResultClaim, InferenceClaim, VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote, BlobRequest,
 )  # fmt: skip
 KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in _ALL}
 """Kind name on the wire -> message type. Everything here travels in a signed envelope."""

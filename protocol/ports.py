@@ -13,7 +13,8 @@ from enum import Enum
 from typing import Protocol
 
 from .chain import Balance, ChainConfig, ChainTime, Instruction, JobAccount, NodeAccount, Settle
-from .inference import Generated, InferenceCheck, InferTask, ModelFiles, TokensGenerated
+from .inference import Generated, InferenceCheck, InferSpec, InferTask, ModelFiles, TokensGenerated
+from .messages import ModelOffer
 from .spec import TrainSpec
 from .units import JobId, NodeId
 
@@ -275,6 +276,24 @@ class Inference(Protocol):
     def inference_session(
         self, model: ModelFiles, task: InferTask
     ) -> AbstractAsyncContextManager[InferenceSession]: ...
+
+
+class Models(Protocol):
+    """The language models that a node serves, each on the backend of its kind."""
+
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """What is served right now, at most MODELS_OFFERED_MAX, by name."""
+
+    def prepare(self, model: bytes) -> None:
+        """Work for the model with this id will come soon: load it in the background. Never waits."""
+
+    def session(self, spec: InferSpec) -> AbstractAsyncContextManager[InferenceSession]:
+        """A session for the spec's model and task. Entering raises ExecutionFailed when the model is not served here,
+        or not on that backend, LocalError when the task cannot be one of this model, TransientError when a model
+        server does not answer."""
+
+    def gpu_utilization_ppm(self) -> int | None:
+        """Of the GPU that models run on, just now; None where there is none or it does not tell."""
 
 
 class Blobs(Protocol):

@@ -55,7 +55,7 @@ def steps_per_segment(steps: int, segments: int = SEGMENTS_MAX) -> int:
     return max(1, -(-steps // segments))
 
 
-def encode_spec(spec: TrainSpec) -> bytes:
+def encode_spec(spec: msgspec.Struct) -> bytes:
     """The bytes that travel and are hashed."""
     return msgspec.msgpack.encode(spec)
 
