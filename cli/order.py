@@ -23,7 +23,7 @@ from ..protocol.limits import GRAPH_MAX_BYTES, MICRO, QUORUMS, SAMPLES_MAX, SEGM
 from ..protocol.ports import Blobs, TrainTask
 from ..protocol.spec import TrainSpec, steps_per_segment
 from ..protocol.units import parse_cyx
-from ..scheduler.requester_service import JobOrder
+from ..scheduler.requester_service import TrainOrder
 
 TABLES: dict[str, set[str]] = {
     "": {"kind", "model", "data", "training", "job", "verification"},
@@ -52,12 +52,12 @@ class Plan:
     dataset: Dataset
     order_fields: dict[str, Any]
 
-    def place(self, blobs: Blobs) -> JobOrder:
+    def place(self, blobs: Blobs) -> TrainOrder:
         """Store the data in `blobs` and complete the order."""
         train, validation = blobs.put(self.dataset.train), blobs.put(self.dataset.validation)
         spec = TrainSpec(train_cid=train, validation_cid=validation, secret=os.urandom(32), **self.spec_fields)
         check_task(TrainTask(spec, self.dataset.train, self.dataset.validation))
-        return JobOrder(spec=spec, **self.order_fields)
+        return TrainOrder(spec=spec, **self.order_fields)
 
 
 def load_plan(path: Path, *, budget: str | None = None, unsandboxed_ok: bool = False) -> Plan:

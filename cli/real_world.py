@@ -19,7 +19,7 @@ from ..ledger.http_rpc import open_http_rpc
 from ..p2p.deny_list import DenyList
 from ..protocol.ports import Blobs
 from ..protocol.units import NodeId, base58
-from ..scheduler.requester_service import JobOrder
+from ..scheduler.requester_service import TrainOrder
 from ..simulation.chain_reader import ChainReader
 from ..simulation.desk import Desk
 from ..simulation.judge import Bench, Judge
@@ -30,7 +30,7 @@ from .compose import FAUCET_MICRO_CYX, Place, open_client
 from .processes import Child, ChildFailed, open_child
 from .real_nodes import Fleet, Participant, ended, log_tail
 
-Order = Callable[[int, Blobs], JobOrder]
+Order = Callable[[int, Blobs], TrainOrder]
 
 
 @dataclass(slots=True)

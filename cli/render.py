@@ -81,10 +81,13 @@ class JobView:
     def observe(self, news: News) -> None:
         """One piece of news."""
         self._heard_s = trio.current_time()
-        if isinstance(news, Stage):
-            self._stage(news)
-        else:
-            self._progress(news)
+        match news:
+            case Stage():
+                self._stage(news)
+            case ProgressMessage():
+                self._progress(news)
+            case _:
+                pass
 
     def _stage(self, stage: Stage) -> None:
         self._began_ms = stage.at_ms if self._began_ms is None else self._began_ms

@@ -23,7 +23,7 @@ from ..protocol.errors import LocalError
 from ..protocol.limits import SEGMENTS_MAX
 from ..protocol.ports import Blobs
 from ..protocol.spec import steps_per_segment
-from ..scheduler.requester_service import JobOrder
+from ..scheduler.requester_service import TrainOrder
 from ..simulation.chain_reader import ChainReader
 from ..simulation.desk import WAN_WINDOW_MS, simulated_order
 from ..simulation.faults import play
@@ -116,7 +116,7 @@ def trained_order(plan: Plan) -> Order:
     windows = dict.fromkeys(("commit_window_ms", "reveal_window_ms", "round_ms"), WAN_WINDOW_MS)
     short = {"epochs": 1, "steps": steps, "steps_per_segment": steps_per_segment(steps, SEGMENTS_MAX)}
 
-    def make(number: int, blobs: Blobs) -> JobOrder:
+    def make(number: int, blobs: Blobs) -> TrainOrder:
         seeded = {**fields, **short, "seed": plan.seed + number}
         return replace(example, spec_fields=seeded, order_fields={**order, **terms, **windows}).place(blobs)
 

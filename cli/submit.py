@@ -14,7 +14,7 @@ from .seeding import IN_HOME, SeedSources, seed_options, seeds
 from .settings import chain_options, home_option, identity, key_options, program_id
 
 if TYPE_CHECKING:
-    from ..scheduler.requester_service import JobOrder, JobResult, RequesterService
+    from ..scheduler.requester_service import JobResult, Order, RequesterService
 
 ESTIMATE_WAIT_S = 5.0
 
@@ -88,7 +88,7 @@ def submit_train(
     return 0 if result.weights is not None else 7
 
 
-async def live_prices(service: RequesterService, order: JobOrder) -> tuple[int, int]:
+async def live_prices(service: RequesterService, order: Order) -> tuple[int, int]:
     """Lowest and highest live price in micro-CYX; (0, 0) when nobody fits within ESTIMATE_WAIT_S."""
     with trio.move_on_after(min(ESTIMATE_WAIT_S, order.class_wait_ms / 1000)):
         while max((len(nodes) for nodes in service.fitting(order).values()), default=0) <= order.k:

@@ -22,6 +22,7 @@ from .spec import Bytes32
 from .units import NodeId
 
 M = TypeVar("M", bound=msgspec.Struct)
+M_co = TypeVar("M_co", bound=msgspec.Struct, covariant=True)
 
 OVERHEAD_BYTES = 256
 """More than an envelope adds to its body."""
@@ -38,11 +39,11 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Signed(Generic[M]):
+class Signed(Generic[M_co]):
     """An opened envelope: `message` was signed by `sender`; `raw` are the received bytes, good as evidence."""
 
     sender: NodeId
-    message: M
+    message: M_co
     raw: bytes
 
 

@@ -21,6 +21,7 @@ from .errors import LocalError
 from .limits import (
     ANSWERS_MAX_BYTES,
     CONTEXT_MAX,
+    FRAMING_TOKENS_MAX,
     MODEL_NAME_MAX_CHARS,
     PREDICT_MAX,
     PROMPT_MAX_BYTES,
@@ -92,8 +93,8 @@ def model_id(manifest: ModelManifest) -> bytes:
 
 
 def prompt_tokens_most(task: InferTask) -> int:
-    """Most tokens that prompts and system texts can have: one a byte, and 64 a prompt for the model's own framing."""
-    each = len(task.system.encode()) + 64
+    """Most tokens that prompts and system texts can have: one a byte, and some for the model's own framing of each."""
+    each = len(task.system.encode()) + FRAMING_TOKENS_MAX
     return sum(len(prompt.encode()) + each for prompt in task.prompts)
 
 

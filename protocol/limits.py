@@ -281,6 +281,8 @@ INEXACT_TOKENS_PPM = 10_000
 """Share of tokens that may be another than the prefill's best one, within the gap; one is always forgiven."""
 MODELS_OFFERED_MAX = 8
 """Models that one node announces."""
+FRAMING_TOKENS_MAX = 128
+"""Tokens that a model's chat template adds to a prompt."""
 PROMPT_TOKEN_UNITS = 1
 GENERATED_TOKEN_UNITS = 4
 """Units of the escrow for a token that is read and for one that is written."""
@@ -290,8 +292,9 @@ TOKENS_TEXT_MAX_CHARS = 4_096
 """Of one piece of a streamed answer; a longer one is cut into several."""
 TOKEN_PIECES_MAX = 2 * PROMPTS_MAX * PREDICT_MAX
 """Pieces of one job's answers that its worker keeps until the outcome."""
-TOKEN_PACE_MS = 2_000
-"""What a token is taken to need where a node has not measured it."""
+TOKENS_PER_S_ASSUMED = 5
+"""Of a model whose pace its node has not measured yet."""
+GPU_SAMPLE_S = 1.0
 MODEL_FILE_MAX_BYTES = 64 * 1024**3
 MODEL_SERVER_CONNECT_S = 5.0
 MODEL_SERVER_SILENCE_S = 120.0

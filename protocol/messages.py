@@ -2,7 +2,8 @@
 
 Gossip: Heartbeat, Capability, JobAnnounce, Decline, BidCommit, BidReveal, AwardCertificate, Outcome, JobStatus.
 Between the parties of a job: Tally, Proposal, AwardVote, SpecRequest, StartNotice, Progress, TokensRequest, Tokens,
-ResultClaim, InferenceClaim, VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote, BlobRequest, PeersRequest.
+ResultClaim, InferenceClaim, VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote,
+BlobRequest, PeersRequest.
 Money is micro-CYX; `_micro` and `_ppm` are fixed point with scale 10^6; times are Unix ms unless the name says `_s`.
 """
 
@@ -173,7 +174,7 @@ class InferTerms(Message, frozen=True):
     model: Bytes32
     backend: Bytes32
     prompt_tokens: Annotated[int, Meta(ge=1, le=2**28)]
-    """Of all prompts, system texts included; a worker that finds more may refuse the job as invalid."""
+    """At least `inference.prompt_tokens_most` of the task; the spec is refused when it needs more."""
     generated_tokens: Annotated[int, Meta(ge=1, le=2**28)]
 
 
@@ -451,6 +452,11 @@ class InferenceClaim(Claim, frozen=True):
     gpu_utilization_ppm: Ppm | None
     """Mean while it computed; absent without a GPU that tells."""
 
+    @property
+    def units(self) -> int:
+        """What the escrow pays for."""
+        return token_units(self.prompt_tokens, self.tokens_generated)
+
 
 class VerdictCommit(Message, frozen=True):
     """A member's sealed verdict: `hashing.verdict_commitment`."""
@@ -542,7 +548,8 @@ class SpecAnswer(Message, frozen=True):
 _ALL: tuple[type[Message], ...] = (
     Heartbeat, Capability, PeersRequest, PeersAnswer, JobAnnounce, Decline, BidCommit, BidReveal, Tally, Proposal,
     AwardVote, AwardCertificate, Outcome, JobStatus, SpecRequest, SpecAnswer, StartNotice, Progress, TokensRequest,
-    Tokens, ResultClaim, InferenceClaim, VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote, BlobRequest,
+    Tokens, ResultClaim, InferenceClaim, VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote,
+    BlobRequest,
 )  # fmt: skip
 KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in _ALL}
 """Kind name on the wire -> message type. Everything here travels in a signed envelope."""

@@ -20,7 +20,7 @@ from .errors import CyxError, LocalError, RemoteError
 from .hashing import job_id, leaf_chain, merkle_root
 from .identity import KeyPair, verify
 from .limits import FEE_BPS_MAX, QUORUMS
-from .messages import AwardCertificate, JobAnnounce, Outcome, ResultClaim
+from .messages import AwardCertificate, Claim, InferenceClaim, JobAnnounce, Outcome, ResultClaim
 from .settlement import quorum_for, result_hash, settlement_of, signers
 from .units import NodeId, base58, parse_id
 
@@ -114,13 +114,24 @@ def derived(terms: JobTerms, evidence: Evidence) -> dict[str, Any]:
 
 
 def _result_fields(terms: JobTerms, evidence: Evidence, outcome: Outcome) -> dict[str, Any]:
-    signed = open_as(evidence.claim, terms.genesis, ResultClaim)
+    signed = open_as(evidence.claim, terms.genesis, Claim)
     claim = signed.message
     if signed.sender != outcome.worker or result_hash(claim) != outcome.result_hash or claim.job != terms.job:
         raise RemoteError("evidence.claim: not the result that the quorum signed")
-    segments = terms.announce.segments
-    if (len(claim.states), len(claim.traces)) != (segments + 1, segments):
-        raise RemoteError(f"evidence.claim: not one state and trace for each of {segments} segments")
+    if len(claim.traces) != terms.announce.segments:
+        raise RemoteError(f"evidence.claim: not one trace for each of {terms.announce.segments} segments")
+    match claim:
+        case ResultClaim() if terms.announce.kind == "train":
+            return _training_fields(claim, outcome)
+        case InferenceClaim() if terms.announce.kind == "infer":
+            return _inference_fields(claim, outcome, terms.announce.units)
+        case _:
+            raise RemoteError("evidence.claim: the result of another kind of job")
+
+
+def _training_fields(claim: ResultClaim, outcome: Outcome) -> dict[str, Any]:
+    if len(claim.states) != len(claim.traces) + 1:
+        raise RemoteError("evidence.claim: not one state for each segment's start and end")
     if merkle_root(leaf_chain(list(claim.states), list(claim.traces))) != claim.merkle_root:
         raise RemoteError("evidence.claim: the Merkle root does not follow from the leaves")
     return {
@@ -136,6 +147,27 @@ def _result_fields(terms: JobTerms, evidence: Evidence, outcome: Outcome) -> dic
             "final_accuracy_micro": claim.final_accuracy_micro,
             "best_epoch": claim.best_epoch,
             "total_compute_time_ms": claim.total_compute_time_ms,
+        },
+    }
+
+
+def _inference_fields(claim: InferenceClaim, outcome: Outcome, units_total: int) -> dict[str, Any]:
+    if outcome.units != min(claim.units, units_total):
+        raise RemoteError(f"evidence.claim: {claim.units} units of tokens, but {outcome.units} were settled")
+    return {
+        "result": {
+            "uri": claim.result_uri,
+            "sha256": claim.result_hash.hex(),
+            "bytes": claim.result_bytes,
+            "result_hash": outcome.result_hash.hex(),
+        },
+        "metrics": {
+            "prompt_tokens": claim.prompt_tokens,
+            "tokens_generated": claim.tokens_generated,
+            "compute_time_ms": claim.compute_time_ms,
+            "gpu_utilization_ppm": claim.gpu_utilization_ppm,
+            "units": outcome.units,
+            "units_total": units_total,
         },
     }
 
@@ -184,7 +216,7 @@ def _verify(receipt: dict[str, Any]) -> list[str]:
     outcome = open_as(evidence.outcome, terms.genesis, Outcome).message
     fee_bps = _integer(paid["fee_bps"], "receipt.paid.fee_bps", FEE_BPS_MAX)
     share_bps = _integer(paid["verifier_share_bps"], "receipt.paid.verifier_share_bps", 10_000)
-    split = fee_split(outcome.price, outcome.units, announce.segments, fee_bps, share_bps)
+    split = fee_split(outcome.price, outcome.units, announce.units, fee_bps, share_bps)
     for name, value in split.items():
         if paid[name] != value:
             raise LocalError(f"is {paid[name]}, the settlement gives {value}", field=f"receipt.paid.{name}")
@@ -196,7 +228,8 @@ def _verify(receipt: dict[str, Any]) -> list[str]:
     if evidence.certificate:
         lines.append("award recomputed from signed bids and tallies: same winner, same price")
     if receipt["result"]:
-        lines.append("result: worker's signature, result hash, Merkle root of the leaves, weights hash")
+        proven = "Merkle root of the leaves, weights hash" if announce.kind == "train" else "metered tokens"
+        lines.append(f"result: worker's signature, result hash, {proven}")
     lines.append("fee split: worker, treasury and verifiers add up")
     return lines
 

@@ -13,7 +13,7 @@ from .chain import Verdict
 from .hashing import QuorumKind, claim_message, quorum_message, settle_digest
 from .identity import KeyPair, verify
 from .limits import FRAUD_QUORUMS, QUORUMS, SIGNATURE_BYTES
-from .messages import Outcome, ResultClaim
+from .messages import Claim, Outcome
 from .units import NodeId
 
 NOBODY = NodeId(bytes(32))
@@ -47,17 +47,17 @@ def quorum_for(verdict: int, k: int) -> int:
     return FRAUD_QUORUMS[k] if verdict == Verdict.FRAUD else QUORUMS[k]
 
 
-def result_hash(claim: ResultClaim) -> bytes:
+def result_hash(claim: Claim) -> bytes:
     """sha256 of the encoded claim with a seal of zeros: what the chain remembers of a result."""
     return sha256(codec.encode(structs.replace(claim, seal=NO_SEAL))).digest()
 
 
-def sealed(terms: JobTerms, key: KeyPair, claim: ResultClaim) -> ResultClaim:
+def sealed(terms: JobTerms, key: KeyPair, claim: Claim) -> Claim:
     """The claim with its worker's seal."""
     return structs.replace(claim, seal=key.sign(claim_message(0, terms.context, result_hash(claim))))
 
 
-def is_sealed(terms: JobTerms, worker: NodeId, claim: ResultClaim) -> bool:
+def is_sealed(terms: JobTerms, worker: NodeId, claim: Claim) -> bool:
     """Whether the claim bears the seal of `worker`."""
     return verify(worker, claim_message(0, terms.context, result_hash(claim)), claim.seal)
 

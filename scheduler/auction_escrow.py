@@ -37,8 +37,8 @@ def disagreement(announce: Signed[JobAnnounce], account: JobAccount, program: by
         return "escrow of another requester or budget"
     if account.spec_hash != said.spec_hash or account.execution_class != said.execution_class:
         return "escrow for another spec or class"
-    if (account.k, account.units_total) != (said.k, said.segments):
-        return "escrow for another committee size or number of segments"
+    if (account.k, account.units_total) != (said.k, said.units):
+        return "escrow for another committee size or number of units"
     if account.work_deadline_s != said.work_deadline_s:
         return "escrow with another deadline"
     return "escrow is settled" if account.state is JobState.SETTLED else ""

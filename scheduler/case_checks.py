@@ -6,7 +6,7 @@ its replays by the digest of the traces that only a replay, or the opening, coul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -14,56 +14,61 @@ from ..protocol import codec
 from ..protocol.award import CertifiedAward, JobTerms
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import RemoteError
-from ..protocol.hashing import nonce_commitment, sample_segments, trace_digest, verdict_commitment
-from ..protocol.messages import Opening, ResultClaim, VerdictBody, VerdictCommit, VerdictReveal
+from ..protocol.hashing import nonce_commitment, trace_digest, verdict_commitment
+from ..protocol.messages import Claim, InferenceClaim, ResultClaim, VerdictBody, VerdictCommit, VerdictReveal
 from ..protocol.settlement import is_sealed
-from ..protocol.spec import TrainSpec
 from ..protocol.units import NodeId, base58
-from .traces import traces_of
+from .checking import samples_of
 from .verification import Finding
 
 log = structlog.get_logger()
 
 
-def failure_of(claim: ResultClaim, terms: JobTerms, worker: NodeId) -> str | None:
+def failure_of(claim: Claim, terms: JobTerms, worker: NodeId) -> str | None:
     """Why a claim is a failure by itself: the worker's own word, or that it contradicts the announce. Else None."""
     announce = terms.announce
     if claim.final_status != "completed":
         return claim.message
     if not is_sealed(terms, worker, claim):
         return "the claim does not bear its worker's seal"
-    if (claim.spec_hash, claim.execution_class) != (announce.spec_hash, announce.execution_class):
-        return "the claim is for another spec or execution class"
-    if (len(claim.states), len(claim.traces)) != (announce.segments + 1, announce.segments):
+    if claim.spec_hash != announce.spec_hash:
+        return "the claim is for another spec"
+    if len(claim.traces) != announce.segments:
         return "the claim has another number of segments"
-    return None
+    match claim:
+        case ResultClaim() if announce.kind == "train":
+            if claim.execution_class != announce.execution_class:
+                return "the claim is for another execution class"
+            return None if len(claim.states) == announce.segments + 1 else "the claim has another number of segments"
+        case InferenceClaim() if announce.inference is not None:
+            if claim.execution_class != announce.inference.backend:
+                return "the claim is of another backend"
+            if claim.tokens_generated > announce.inference.generated_tokens:
+                return f"the claim counts {claim.tokens_generated} tokens: more than were asked for"
+            return None if claim.units else "the claim counts no token"
+        case _:
+            return "the claim is for another kind of job"
 
 
-def is_unserved(claim: ResultClaim) -> bool:
-    """Whether the worker says that it got no spec or no data: the member will see for itself."""
-    return claim.final_status == "unserved"
-
-
-def samples_of(terms: JobTerms, member: NodeId, nonce: bytes) -> list[int]:
-    """The segments that a member must replay."""
-    return sample_segments(terms.job, member, nonce, terms.announce.segments, terms.announce.samples)
+def blames_requester(claim: Claim) -> bool:
+    """Whether the worker says that it got no spec or no data, or an impossible one: the member will see for itself."""
+    return claim.final_status in ("unserved", "invalid")
 
 
 def judge_reveal(
     terms: JobTerms,
     certified: CertifiedAward,
     commits: Mapping[NodeId, bytes],
-    opening: Opening,
-    spec: TrainSpec,
+    traces: Sequence[bytes],
     signed: Signed[VerdictReveal],
 ) -> tuple[Finding, str]:
-    """A member's finding, whether it counts, and its reason. RemoteError when the verdict cannot be read."""
+    """A member's finding, whether it counts, and its reason, by the opened traces. RemoteError when the verdict cannot
+    be read."""
     member, reveal = terms.member(signed.sender), signed.message
     body = codec.decode(reveal.body, VerdictBody, max_bytes=2048)
     cause = _uncounted(terms, certified, commits.get(member), member, reveal)
     if not cause and body.ok:
-        losses = traces_of(opening, spec)
-        drawn = [losses[segment] for segment in samples_of(terms, member, reveal.nonce)]
+        drawn = [traces[segment] for segment in samples_of(terms, member, reveal.nonce)]
         cause = "" if body.trace_digest == trace_digest(member, drawn) else "it does not prove its replays"
     if cause:
         log.warning("verdict not counted", job=base58(terms.job), peer=base58(member), cause=cause)

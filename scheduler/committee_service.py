@@ -15,7 +15,7 @@ import trio
 from ..protocol import codec
 from ..protocol.award import JobTerms
 from ..protocol.envelope import Signed, open_as
-from ..protocol.errors import ExecutionFailed, LocalError, PeerUnreachable, Refusal, RemoteError
+from ..protocol.errors import ExecutionFailed, LocalError, PeerUnreachable, Refusal, RemoteError, TransientError
 from ..protocol.hashing import trace_digest, verdict_commitment
 from ..protocol.limits import (
     CONFIRM_TIMEOUT_S,
@@ -25,11 +25,11 @@ from ..protocol.limits import (
     VERDICT_REVEAL_WAIT_MS,
 )
 from ..protocol.messages import (
+    Claim,
     JobAnnounce,
     Opening,
     OpenRequest,
     Outcome,
-    ResultClaim,
     SettleProposal,
     SettleVote,
     SpecAnswer,
@@ -38,19 +38,19 @@ from ..protocol.messages import (
     VerdictCommit,
     VerdictReveal,
 )
-from ..protocol.ports import TrainTask
 from ..protocol.settlement import NO_SEAL, quorum_for, result_hash
 from ..protocol.units import JobId, NodeId, base58
 from . import verification as machine
 from .auction_voting import Awarded, sampling_nonce
-from .case_checks import failure_of, is_unserved, judge_reveal, samples_of
+from .case_checks import blames_requester, failure_of, judge_reveal
+from .checker_choice import checker_for, impossible, units_of
+from .checking import Checker, CheckReport, samples_of
 from .context import NodeContext
 from .data_service import DataService
-from .replay import Replayer, ReplayReport
 from .settlement_service import Settler, proposal_of, settlement_of_proposal
 from .supervision import contained, supervised
-from .task_fetch import TaskSearch, fetch_task
-from .traces import opening_fits
+from .task_fetch import Task, TaskSearch, fetch_task
+from .traces import opening_fits, traces_of
 from .wire import COMMIT, NOT_YET, OPEN, REVEAL
 
 log = structlog.get_logger()
@@ -68,14 +68,16 @@ class CaseRun:
     unsold_reason: str
     on_outcome: Callable[[Signed[Outcome]], None]
     state: machine.Case = field(init=False)
-    claim: Signed[ResultClaim] | None = None
+    claim: Signed[Claim] | None = None
     _settler: Settler = field(init=False)
     _search: TaskSearch = field(init=False)
     _first: list[machine.Effect] = field(default_factory=list)
-    _task: TrainTask | None = None
-    _report: ReplayReport = field(default_factory=lambda: ReplayReport(False, -1, "", []))
+    _task: Task | None = None
+    _checker: Checker | None = None
+    _report: CheckReport = field(default_factory=lambda: CheckReport(False))
     _body: bytes = b""
-    _opening: Opening | None = None
+    _traces: list[bytes] | None = None
+    """What the worker opened."""
     _early_reveals: dict[NodeId, Signed[VerdictReveal]] = field(default_factory=dict)
     _poke: trio.Event = field(default_factory=trio.Event)
     _closed: bool = False
@@ -105,7 +107,7 @@ class CaseRun:
             m=self.terms.m,
             worker=self.awarded.certified.winner if self.awarded else NodeId(bytes(32)),
             price=self.awarded.certified.price if self.awarded else 0,
-            units=announce.segments,
+            units=announce.units,
             deadline_ms=deadline_ms,
             lease_ms=START_LEASE_MS + 2 * announce.round_ms,
         )
@@ -151,16 +153,17 @@ class CaseRun:
 
     async def _prepare(self) -> None:
         await trio.sleep(PREPARE_DELAY_S)
-        self.context.runner.prepare()
+        self.context.prepare(self.announce.message)
 
-    def claimed(self, signed: Signed[ResultClaim]) -> None:
+    def claimed(self, signed: Signed[Claim]) -> None:
         """The winner's claim; one that contradicts the announce counts as the worker's failure."""
         self._from_worker(signed.sender)
         if self.claim is not None:
             return
         self.claim = signed
-        failure, unserved = failure_of(signed.message, self.terms, signed.sender), is_unserved(signed.message)
-        self.apply(machine.ClaimReceived(result_hash(signed.message), failure, self._now(), unserved))
+        claim = signed.message
+        failure, units = failure_of(claim, self.terms, signed.sender), units_of(claim)
+        self.apply(machine.ClaimReceived(result_hash(claim), failure, self._now(), blames_requester(claim), units))
 
     def _from_worker(self, sender: NodeId) -> None:
         if self.awarded is None or sender != self.awarded.certified.winner:
@@ -180,12 +183,10 @@ class CaseRun:
     def reveal_received(self, signed: Signed[VerdictReveal]) -> None:
         """A member opened its verdict; it is judged once the worker opened the traces to us."""
         member = self.terms.member(signed.sender)
-        if self._opening is None or self._task is None or self.awarded is None:
+        if self._traces is None or self.awarded is None:
             self._early_reveals.setdefault(member, signed)
             return
-        finding, reason = judge_reveal(
-            self.terms, self.awarded.certified, self.state.commits, self._opening, self._task.spec, signed
-        )
+        finding, reason = judge_reveal(self.terms, self.awarded.certified, self.state.commits, self._traces, signed)
         self.apply(machine.FindingRevealed(member, finding, reason, self._now()))
 
     async def judge_settlement(self, signed: Signed[SettleProposal]) -> SettleVote:
@@ -232,27 +233,32 @@ class CaseRun:
     def _nonce(self) -> bytes:
         return sampling_nonce(self.context, self.job)
 
-    async def _replayer(self) -> Replayer:
+    async def _checks(self) -> Checker:
+        """What checks the claim; the same from the first check to the last."""
         if self.awarded is None or self.claim is None:
             raise Refusal("there is nothing to replay yet")
-        if self._task is None:
+        if self._checker is None:
             self._task = self._search.task or await fetch_task(self.context, self.data, self.awarded)
-        return Replayer(self.context.runner, self.data, self.claim, self._task)
+            self._checker = checker_for(self.context, self.data, self.claim, self._task)
+        return self._checker
 
     async def _seek_task(self) -> None:
-        self.apply(machine.TaskSought(await self._search.run(), self._now()))
+        found, reason = await self._search.run(), ""
+        if found and self.claim is not None and self.claim.message.final_status == "invalid":
+            reason = await impossible(self.context, self._search.task)
+        self.apply(machine.TaskSought(found and not reason, self._now(), reason))
 
     async def _replay_samples(self) -> None:
         samples = samples_of(self.terms, self.context.wire.me, self._nonce())
         for attempt in range(1, REPLAY_TRIES_MAX + 1):
             try:
-                report = await (await self._replayer()).check(samples)
+                report = await (await self._checks()).check(samples)
                 break
             except (RemoteError, PeerUnreachable) as error:
-                report = ReplayReport(False, -1, str(error), [])
+                report = CheckReport(False, reason=str(error))
                 break
-            except (ExecutionFailed, LocalError) as error:
-                # our own process or disk failed, which says nothing of the worker
+            except (ExecutionFailed, LocalError, TransientError) as error:
+                # our own process, disk or model server failed, which says nothing of the worker
                 log.warning("replay failed here", job=base58(self.job), attempt=attempt, cause=str(error))
                 if attempt == REPLAY_TRIES_MAX:
                     raise
@@ -265,7 +271,7 @@ class CaseRun:
         """A worker that does not serve the accused segment is convicted; what fails on our side convicts nobody."""
         mismatch, conviction = False, None
         try:
-            report = await (await self._replayer()).check_segment(segment)
+            report = await (await self._checks()).check_segment(segment)
             mismatch, conviction = not report.ok, report.conviction
         except (RemoteError, PeerUnreachable) as error:
             log.warning("accused segment not served", job=base58(self.job), segment=segment, cause=str(error))
@@ -278,7 +284,7 @@ class CaseRun:
         body = VerdictBody(
             ok=finding.ok,
             mismatch_segment=finding.mismatch_segment,
-            trace_digest=trace_digest(me, self._report.losses),
+            trace_digest=trace_digest(me, self._report.traces),
             reason=self._report.reason[:500],
         )
         self._body = codec.encode(body)
@@ -289,23 +295,33 @@ class CaseRun:
         await self.context.wire.tell_all(self.terms.committee, COMMIT, raw, within_s=CONFIRM_TIMEOUT_S)
 
     async def _ask_opening(self, commits: tuple[bytes, ...]) -> None:
-        replayer = await self._replayer()
-        worker, request = replayer.claim.sender, OpenRequest(job=self.job, commits=commits)
+        checker = await self._checks()
+        worker, request = checker.claim.sender, OpenRequest(job=self.job, commits=commits)
         try:
             opening = await self.context.wire.ask(
                 worker, OPEN, request, Opening, within_s=VERDICT_REVEAL_WAIT_MS / 1000
             )
         except RemoteError as error:
             log.warning("traces not opened", job=base58(self.job), cause=str(error))
-            self.apply(machine.TracesOpened(False, self._now()))
+            self.apply(machine.TracesOpened("the worker did not open its traces", self._now()))
             return
-        valid = opening_fits(opening.message, replayer.task.spec, replayer.claim.message.traces)
-        if valid:
-            self._opening = opening.message
-        self.apply(machine.TracesOpened(valid, self._now()))
+        refuted = self._refuted(checker, opening.message)
+        self.apply(machine.TracesOpened(refuted, self._now()))
         early, self._early_reveals = self._early_reveals, {}
         for signed in early.values():
             contained(self.reveal_received, signed)
+
+    def _refuted(self, checker: Checker, opening: Opening) -> str:
+        """Why an opening convicts the worker, or ''; then its traces are kept."""
+        sizes = checker.sizes()
+        if not opening_fits(opening, sizes, checker.claim.message.traces):
+            return "the worker did not open the traces that it committed to"
+        traces = traces_of(opening, sizes)
+        drawn = [traces[segment] for segment in samples_of(self.terms, self.context.wire.me, self._nonce())]
+        if self._report.ok and drawn != self._report.traces:
+            return "the traces that the worker opened are not those of the work"
+        self._traces = traces
+        return ""
 
     async def _send_reveal(self) -> None:
         raw = self.context.wire.seal(VerdictReveal(job=self.job, nonce=self._nonce(), body=self._body))

@@ -10,7 +10,8 @@ import trio
 
 from ..protocol.award import JobTerms
 from ..protocol.limits import MICRO
-from ..protocol.ports import Blobs, Chain, Journal, Randomness, Runner
+from ..protocol.messages import JobAnnounce
+from ..protocol.ports import Blobs, Chain, Journal, Models, Randomness, Runner
 from .equivocation import Heard, Statement, accuse, contradictions
 from .pricing import Offer
 from .registry import Registry
@@ -40,6 +41,7 @@ class NodeContext:
     chain: Chain
     registry: Registry
     runner: Runner
+    models: Models
     blobs: Blobs
     journal: Journal
     randomness: Randomness
@@ -54,6 +56,13 @@ class NodeContext:
         for accusation in contradictions(self.heard, terms, said):
             self.nursery.start_soon(supervised, terms.job, _nothing, accuse, self.chain, accusation)
 
+    def prepare(self, announce: JobAnnounce) -> None:
+        """Work of this job will come soon: warm up what computes it."""
+        if announce.inference is not None:
+            self.models.prepare(announce.inference.model)
+        else:
+            self.runner.prepare()
+
     def offer(self) -> Offer:
         """What this node sells, from its runner's own description."""
         about, settings = self.runner.description, self.settings
@@ -66,6 +75,7 @@ class NodeContext:
             region=settings.region,
             datasets=(),
             capacity=settings.capacity if settings.provider else 0,
+            models=self.models.offers(),
         )
 
 

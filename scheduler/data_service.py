@@ -5,7 +5,7 @@ A blob by CID is open to whoever knows its name. The state of a running job goes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -13,7 +13,13 @@ import trio
 from ..protocol import codec
 from ..protocol.cid import cid_of
 from ..protocol.errors import PeerUnreachable, Refusal, RemoteError
-from ..protocol.limits import BLOB_CHUNK_BYTES, STATE_MAX_BYTES, STREAM_IDLE_TIMEOUT_S
+from ..protocol.limits import (
+    BLOB_CHUNK_BYTES,
+    FETCH_RETRY_S,
+    FETCH_TRIES_MAX,
+    STATE_MAX_BYTES,
+    STREAM_IDLE_TIMEOUT_S,
+)
 from ..protocol.messages import BlobHeader, BlobRequest
 from ..protocol.ports import Blobs, Stream
 from ..protocol.units import JobId, NodeId
@@ -91,3 +97,13 @@ class DataService:
         with trio.move_on_after(STREAM_IDLE_TIMEOUT_S):
             return await stream.receive()
         raise PeerUnreachable(f"no data for {STREAM_IDLE_TIMEOUT_S:.0f} s")
+
+
+async def patiently(fetch: Callable[[], Awaitable[bytes]]) -> bytes:
+    """One broken connection convicts nobody: PeerUnreachable only after FETCH_TRIES_MAX tries."""
+    for _ in range(FETCH_TRIES_MAX - 1):
+        try:
+            return await fetch()
+        except PeerUnreachable:
+            await trio.sleep(FETCH_RETRY_S)
+    return await fetch()

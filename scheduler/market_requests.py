@@ -8,27 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..protocol.envelope import Signed
+from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import Refusal
 from ..protocol.messages import (
     AwardCertificate,
     AwardVote,
+    Claim,
     JobAnnounce,
     Opening,
     OpenRequest,
     Outcome,
     Proposal,
-    ResultClaim,
     SettleProposal,
     SettleVote,
     SpecAnswer,
     SpecRequest,
     StartNotice,
     Tally,
+    TokensRequest,
     VerdictCommit,
     VerdictReveal,
 )
-from ..protocol.ports import GossipVerdict
+from ..protocol.ports import GossipVerdict, Stream
 from ..protocol.validation import check_gossip
 from .committee_service import CaseRun
 from .room import Room, Rooms
@@ -46,6 +47,7 @@ from .wire import (
     SPEC,
     START,
     TALLY,
+    TOKENS,
     Wire,
 )
 from .worker_service import WorkRun
@@ -69,12 +71,13 @@ class MarketRequests:
         wire.serve(CERTIFICATE, AwardCertificate, self._certificate)
         wire.serve(SPEC, SpecRequest, self._spec)
         wire.serve(START, StartNotice, self._start)
-        wire.serve(CLAIM, ResultClaim, self._claim)
+        wire.serve(CLAIM, Claim, self._claim)
         wire.serve(COMMIT, VerdictCommit, self._commit)
         wire.serve(REVEAL, VerdictReveal, self._reveal)
         wire.serve(OPEN, OpenRequest, self._open)
         wire.serve(SETTLE, SettleProposal, self._settle)
         wire.serve(OUTCOME, Outcome, self._outcome)
+        wire.transport.serve_stream(TOKENS, self._tokens)
 
     def _room(self, job: bytes) -> Room:
         room = self.rooms.get(job)
@@ -119,7 +122,7 @@ class MarketRequests:
     async def _start(self, signed: Signed[StartNotice]) -> None:
         self._case(signed.message.job).started(signed.sender)
 
-    async def _claim(self, signed: Signed[ResultClaim]) -> None:
+    async def _claim(self, signed: Signed[Claim]) -> None:
         self._case(signed.message.job).claimed(signed)
 
     async def _commit(self, signed: Signed[VerdictCommit]) -> None:
@@ -130,6 +133,12 @@ class MarketRequests:
 
     async def _open(self, signed: Signed[OpenRequest]) -> Opening:
         return await self._work(signed.message.job).open_traces(signed)
+
+    async def _tokens(self, stream: Stream) -> None:
+        signed = open_as(await stream.receive() or b"", self.wire.genesis, TokensRequest, max_bytes=1024)
+        if signed.sender != stream.peer:
+            raise Refusal("the envelope is not signed by the peer that sent it", peer=stream.peer)
+        await self._work(signed.message.job).stream_tokens(stream, signed)
 
     async def _settle(self, signed: Signed[SettleProposal]) -> SettleVote:
         return await self._case(signed.message.job).judge_settlement(signed)

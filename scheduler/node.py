@@ -18,14 +18,16 @@ from ..protocol.chain import ChainConfig, NodeAccount, Register
 from ..protocol.envelope import Opener, open_any
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
+from ..protocol.limits import MODELS_OFFERED_MAX
 from ..protocol.messages import Capability
-from ..protocol.ports import Blobs, Chain, Clock, Journal, Randomness, Runner, Transport
+from ..protocol.ports import Blobs, Chain, Clock, Journal, Models, Randomness, Runner, Transport
 from ..protocol.standing import Standing, standing, until_text
 from ..protocol.units import MicroCyx, base58, format_cyx
 from .context import NodeContext, NodeSettings
 from .data_service import DataService
 from .known_peers import KnownPeers
 from .market_service import MarketService
+from .no_models import NoModels
 from .presence_service import Load, PresenceService
 from .registry import Registry
 from .requester_service import News, RequesterService
@@ -109,8 +111,11 @@ def may_serve(account: NodeAccount, config: ChainConfig, unix_s: int) -> None:
 
 
 @asynccontextmanager
-async def open_node(ports: Ports, runner: Runner, settings: NodeSettings) -> AsyncIterator[Node]:
-    """Run a provider and verifier while the context is open; entered once it is ready to hear of jobs."""
+async def open_node(
+    ports: Ports, runner: Runner, settings: NodeSettings, models: Models | None = None
+) -> AsyncIterator[Node]:
+    """Run a provider and verifier while the context is open; entered once it is ready to hear of jobs. It serves no
+    inference without `models`."""
     account = await ensure_registered(ports, runner, settings)
     config = await ports.chain.config()
     wire = Wire(ports.transport, ports.key, config.genesis, ports.clock, ports.opener)
@@ -120,6 +125,7 @@ async def open_node(ports: Ports, runner: Runner, settings: NodeSettings) -> Asy
             chain=ports.chain,
             registry=Registry(ports.chain, ports.clock),
             runner=runner,
+            models=models or NoModels(),
             blobs=ports.blobs,
             journal=ports.journal,
             randomness=ports.randomness,
@@ -165,6 +171,7 @@ def capability_of(context: NodeContext, sequence: int, now_ms: int) -> Capabilit
         verifier=context.settings.verifier,
         addresses=context.wire.transport.addresses(),
         hardware={name[:64]: value[:512] for name, value in sorted(about.items())[:32]},
+        models=offer.models[:MODELS_OFFERED_MAX],
     )
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..protocol.inference import Answers, InferSpec, InferTask, prompt_tokens_most
 from ..protocol.limits import CLASS_WAIT_MS, COMMIT_WINDOW_MS, REVEAL_WINDOW_MS, ROUND_MS
-from ..protocol.messages import Progress, ScoreWeights
+from ..protocol.messages import Capability, InferTerms, ModelOffer, Progress, ScoreWeights, Tokens
 from ..protocol.spec import TrainSpec
 from ..protocol.units import JobId, MicroCyx
 from .job import Job, JobPhase
-from .requirements import Requirements
+from .pricing import price_of, price_of_tokens
+from .requirements import ModelWish, Requirements
 
 
-@dataclass(frozen=True, slots=True)
-class JobOrder:
-    """What the user wants. The spec's data is already in the blob store under its CIDs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order(ABC):
+    """What every order says. A budget of 0 stands for the highest live price at the time of funding."""
 
-    spec: TrainSpec
     budget: MicroCyx
-    work_mflop: int
-    mflop_per_s: int = 5_000
     device: Literal["any", "cpu", "cuda"] = "any"
     memory_mb: int = 0
     region: str = ""
@@ -35,9 +36,96 @@ class JobOrder:
     weights: ScoreWeights = field(default_factory=ScoreWeights)
 
     @property
+    @abstractmethod
+    def kind(self) -> Literal["train", "infer"]:
+        """Of the announce."""
+
+    @property
+    @abstractmethod
+    def segments(self) -> int:
+        """Parts that are checked one by one."""
+
+    @property
     def requirements(self) -> Requirements:
         """What the order asks of nodes."""
         return Requirements(self.device, self.memory_mb, self.region, self.unsandboxed_ok)
+
+    @abstractmethod
+    def price_at(self, offer: Capability) -> int:
+        """What a fitting node would ask for all of it, in micro-CYX."""
+
+    def prices(self, offers: Sequence[Capability]) -> list[int]:
+        """What fitting nodes would ask."""
+        return [self.price_at(offer) for offer in offers]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOrder(Order):
+    """A training. The spec's data is already in the blob store under its CIDs."""
+
+    spec: TrainSpec
+    work_mflop: int
+    mflop_per_s: int = 5_000
+
+    @property
+    def kind(self) -> Literal["train", "infer"]:
+        return "train"
+
+    @property
+    def segments(self) -> int:
+        return self.spec.segments
+
+    def price_at(self, offer: Capability) -> int:
+        """Seconds times rate."""
+        return price_of(self.work_mflop, self.mflop_per_s, offer.rate_micro_per_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferOrder(Order):
+    """An inference. `model` is a name or an id, see ModelWish; the model itself is chosen among those on the market."""
+
+    model: str
+    task: InferTask
+
+    @property
+    def kind(self) -> Literal["train", "infer"]:
+        return "infer"
+
+    @property
+    def segments(self) -> int:
+        return len(self.task.prompts)
+
+    @property
+    def requirements(self) -> Requirements:
+        return Requirements(self.device, self.memory_mb, self.region, self.unsandboxed_ok, ModelWish(self.model))
+
+    def price_at(self, offer: Capability) -> int:
+        """All tokens that there can be. 0 when the node does not serve the model."""
+        served = ModelWish(self.model).served(offer)
+        return price_of_tokens(self.prompt_tokens, self.generated_tokens, served) if served is not None else 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """At most."""
+        return prompt_tokens_most(self.task)
+
+    @property
+    def generated_tokens(self) -> int:
+        """At most."""
+        return len(self.task.prompts) * self.task.num_predict
+
+    def terms(self, chosen: ModelOffer) -> InferTerms:
+        """What bidders learn."""
+        return InferTerms(
+            model=chosen.model,
+            backend=chosen.backend,
+            prompt_tokens=self.prompt_tokens,
+            generated_tokens=self.generated_tokens,
+        )
+
+    def spec(self, chosen: ModelOffer, secret: bytes) -> InferSpec:
+        """What worker and committee learn; `secret` are 32 random bytes."""
+        return InferSpec(model=chosen.model, backend=chosen.backend, task=self.task, secret=secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +137,15 @@ class Stage:
     detail: str
 
 
-News = Stage | Progress
+News = Stage | Progress | Tokens
+"""Tokens: a piece of an answer, not verified yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """How a job ended. `weights` is None unless it ended OK; `receipt` is None when no quorum settled it (never
-    funded, or expired and refunded). `declines` counts the nodes that would not bid, by reason."""
+    """How a job ended. `weights` (of a training) and `answers` (of an inference) are None unless it ended OK;
+    `receipt` is None when no quorum settled it (never funded, or expired and refunded). `declines` counts the nodes
+    that would not bid, by reason."""
 
     job: JobId
     phase: JobPhase
@@ -64,3 +154,9 @@ class JobResult:
     receipt: dict[str, Any] | None
     story: Job
     declines: dict[str, int] = field(default_factory=dict)
+    answers: Answers | None = None
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the requester has what it paid for."""
+        return self.weights is not None or self.answers is not None

@@ -7,35 +7,23 @@ worker, replayed, and its end compared. Metrics are compared exactly: within one
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
 import structlog
-import trio
 
 from ..protocol.envelope import Signed
 from ..protocol.errors import PeerUnreachable, RemoteError
 from ..protocol.hashing import leaf_chain, merkle_root
-from ..protocol.limits import BLOB_MAX_BYTES, FETCH_RETRY_S, FETCH_TRIES_MAX, FRAUD_DEVIATION_PPM
+from ..protocol.limits import BLOB_MAX_BYTES, FRAUD_DEVIATION_PPM
 from ..protocol.messages import ResultClaim
 from ..protocol.ports import Runner, RunnerSession, TrainTask
 from ..protocol.units import JobId, base58
-from .data_service import DataService
+from .checking import CheckReport
+from .data_service import DataService, patiently
 from .verification_events import Conviction
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayReport:
-    """What was found. `losses` are the per-step float32 losses of the replayed segments, in ascending order."""
-
-    ok: bool
-    mismatch_segment: int
-    reason: str
-    losses: list[bytes]
-    conviction: Conviction | None = None
 
 
 @dataclass(slots=True)
@@ -47,44 +35,49 @@ class Replayer:
     claim: Signed[ResultClaim]
     task: TrainTask
 
-    async def check(self, segments: list[int]) -> ReplayReport:
+    async def check(self, segments: list[int]) -> CheckReport:
         """All that is always checked, and the sampled segments."""
         claim = self.claim.message
         if merkle_root(leaf_chain(list(claim.states), list(claim.traces))) != claim.merkle_root:
-            return ReplayReport(False, -1, "the Merkle root does not follow from the claimed leaves", [])
+            return CheckReport(False, -1, "the Merkle root does not follow from the claimed leaves")
         async with self.runner.session(self.task) as session:
             if await session.initial_state() != claim.states[0]:
-                return ReplayReport(False, -1, "the first state does not follow from the seed", [])
-            losses: list[bytes] = []
+                return CheckReport(False, -1, "the first state does not follow from the seed")
+            traces: list[bytes] = []
             for segment in segments:
                 report = await self._replay(session, segment)
                 if not report.ok:
                     return report
-                losses += report.losses
+                traces += report.traces
             reason = await self._check_result(session)
-        return ReplayReport(not reason, -1, reason, losses)
+        return CheckReport(not reason, -1, reason, traces)
 
-    async def check_segment(self, segment: int) -> ReplayReport:
+    async def check_segment(self, segment: int) -> CheckReport:
         """One accused segment."""
         async with self.runner.session(self.task) as session:
             return await self._replay(session, segment)
 
-    async def _replay(self, session: RunnerSession, segment: int) -> ReplayReport:
+    def sizes(self) -> list[int]:
+        """A float32 loss for each step of each segment."""
+        spec = self.task.spec
+        return [4 * len(spec.segment_steps(segment)) for segment in range(spec.segments)]
+
+    async def _replay(self, session: RunnerSession, segment: int) -> CheckReport:
         claim, worker = self.claim.message, self.claim.sender
-        state = await _patiently(lambda: self.data.fetch_state(worker, JobId(claim.job), segment))
+        state = await patiently(lambda: self.data.fetch_state(worker, JobId(claim.job), segment))
         replayed = await session.replay(segment, state)
         if replayed.start_hash != claim.states[segment]:
-            return ReplayReport(False, segment, f"segment {segment}: the served start state is not the claimed one", [])
+            return CheckReport(False, segment, f"segment {segment}: the served start state is not the claimed one")
         if replayed.end_hash != claim.states[segment + 1]:
             conviction = await self._measure(session, segment, state, replayed.end_hash)
-            return ReplayReport(False, segment, f"segment {segment} replays to another end state", [], conviction)
-        return ReplayReport(True, -1, "", [replayed.losses])
+            return CheckReport(False, segment, f"segment {segment} replays to another end state", conviction=conviction)
+        return CheckReport(True, traces=[replayed.losses])
 
     async def _measure(self, session: RunnerSession, segment: int, state: bytes, end_hash: bytes) -> Conviction:
         """How far the claimed end of a bad segment is from ours. What the worker does not show proves no fraud."""
         claim, worker = self.claim.message, self.claim.sender
         try:
-            claimed = await _patiently(lambda: self.data.fetch_state(worker, JobId(claim.job), segment + 1))
+            claimed = await patiently(lambda: self.data.fetch_state(worker, JobId(claim.job), segment + 1))
             compared = await session.compare(segment, state, claimed)
         except (RemoteError, PeerUnreachable) as error:
             log.info("claimed state not shown", job=base58(claim.job), segment=segment, cause=str(error))
@@ -97,10 +90,10 @@ class Replayer:
         claim, worker = self.claim.message, self.claim.sender
         cid = claim.model_weights_uri.removeprefix("ipfs://")
         most = min(BLOB_MAX_BYTES, claim.model_weights_bytes)
-        weights = await _patiently(lambda: self.data.fetch(worker, cid, max_bytes=most))
+        weights = await patiently(lambda: self.data.fetch(worker, cid, max_bytes=most))
         if sha256(weights).digest() != claim.model_weights_hash:
             return "the delivered weights have another hash than claimed"
-        final = await _patiently(lambda: self.data.fetch_state(worker, JobId(claim.job), len(claim.states) - 1))
+        final = await patiently(lambda: self.data.fetch_state(worker, JobId(claim.job), len(claim.states) - 1))
         checked = await session.check_result(final, weights)
         if checked.state_hash != claim.states[-1] or not checked.weights_match:
             return "the delivered weights are not those of the final state"
@@ -108,13 +101,3 @@ class Replayer:
             found, claimed = checked.accuracy_micro / 1e6, claim.final_accuracy_micro / 1e6
             return f"held-out accuracy is {found:.4f}, claimed {claimed:.4f}"
         return ""
-
-
-async def _patiently(fetch: Callable[[], Awaitable[bytes]]) -> bytes:
-    """One broken connection convicts nobody: PeerUnreachable only after FETCH_TRIES_MAX tries."""
-    for _ in range(FETCH_TRIES_MAX - 1):
-        try:
-            return await fetch()
-        except PeerUnreachable:
-            await trio.sleep(FETCH_RETRY_S)
-    return await fetch()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -16,21 +16,22 @@ from ..protocol.committee import draw, eligible
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import ChainUnreachable, LocalError
 from ..protocol.hashing import job_id
+from ..protocol.inference import JobSpec
 from ..protocol.limits import CLASSES_ASKED_MAX, CLOCK_SKEW_MS, NONCES_DRAWN, PEERS_ASKED_MAX
-from ..protocol.messages import Capability, JobAnnounce
+from ..protocol.messages import Capability, InferTerms, JobAnnounce, ModelOffer, token_units
 from ..protocol.ports import Chain, Journal, Randomness
 from ..protocol.spec import encode_spec, spec_hash
-from ..protocol.units import NodeId, base58, format_cyx
+from ..protocol.units import MicroCyx, NodeId, base58, format_cyx
 from .auction_escrow import may_be_drawn
 from .cells import shards_for
 from .job import JobEvent
-from .orders import JobOrder
+from .orders import InferOrder, Order, TrainOrder
 from .presence_service import PresenceService
 from .pricing import reserve_price
 from .reclaim import remember_escrow
 from .registry import Registry
 from .requester_record import JobRecord
-from .requirements import UNREGISTERED, explain
+from .requirements import UNREGISTERED, ModelWish, Requirements, explain
 from .wire import Wire
 
 LAMPORTS_NEEDED = 20_000_000
@@ -52,18 +53,29 @@ class Funding:
     journal: Journal
     randomness: Randomness
     record: JobRecord
+    chosen: ModelOffer | None = None
+    """Of an inference, once its class is found: the model that is meant."""
 
     @property
-    def order(self) -> JobOrder:
+    def order(self) -> Order:
         return self.record.order
+
+    @property
+    def requirements(self) -> Requirements:
+        """What the order asks of nodes; once it is chosen, by the model itself and not by its name."""
+        asked, chosen = self.order.requirements, self.chosen
+        if chosen is None:
+            return asked
+        return replace(asked, model=ModelWish(model=chosen.model, backend=chosen.backend))
 
     def fitting(self) -> dict[bytes, dict[NodeId, Capability]]:
         """Live nodes that could run this job, by execution class."""
         classes: dict[bytes, dict[NodeId, Capability]] = {}
+        wish = self.requirements
         for node, offer in self.presence.alive().items():
-            if not self.order.requirements.misfit(offer):
+            if not wish.misfit(offer):
                 classes.setdefault(offer.execution_class, {})[node] = offer
-        return classes
+        return {name: _alike(nodes, wish.model) for name, nodes in classes.items()}
 
     async def find_class(self) -> tuple[bytes | None, str]:
         """The class with the most live nodes that may sit, at least k + 1; waits while it is too small.
@@ -80,6 +92,7 @@ class Funding:
                 name = max(sizes, key=lambda one: (len(sizes[one]), one), default=None)
                 best = len(sizes[name]) if name is not None else 0
                 if name is not None and best >= needed:
+                    self._choose(sizes[name])
                     await self.presence.reach(sorted(sizes[name]))
                     return name, ""
                 if told != best:
@@ -91,6 +104,21 @@ class Funding:
         seen, waited_s = len(self.presence.alive()), self.order.class_wait_ms / 1000
         short = f"{best} of the {needed} nodes needed after {waited_s:.0f} s; {seen} nodes are live in all"
         return None, f"{short}{': ' + causes if causes else ''}; nothing was funded"
+
+    def _choose(self, nodes: dict[NodeId, Capability]) -> None:
+        """The model that these nodes serve alike is the one; LocalError when a prompt cannot fit it."""
+        order = self.order
+        if not isinstance(order, InferOrder):
+            return
+        served = [ModelWish(order.model).served(offer) for offer in nodes.values()]
+        self.chosen = next((one for one in served if one is not None), None)
+        if self.chosen is None or self.chosen.kind != "torch":
+            return
+        for index, prompt in enumerate(order.task.prompts):
+            size, room = len(order.task.system.encode()) + len(prompt.encode()), self.chosen.context_length
+            if size >= room:
+                text = f"with the system text it has {size} tokens, {self.chosen.name} reads fewer than {room}"
+                raise LocalError(text, field=f"prompts[{index}]", fix="shorten it, or take a model with more context")
 
     async def _look(self, rounds: int, *, enough: bool) -> None:
         """Survey the fitting classes that we see most of; while none is enough, also others that the chain names."""
@@ -128,7 +156,7 @@ class Funding:
 
         def each() -> Iterator[str]:
             for node, offer in self.presence.alive().items():
-                account, cause = nodes.get(node), self.order.requirements.misfit(offer)
+                account, cause = nodes.get(node), self.requirements.misfit(offer)
                 if cause:
                     yield cause
                 elif not offer.verifier:
@@ -150,7 +178,7 @@ class Funding:
         return {
             node: offer
             for node, offer in self.fitting().get(execution_class, {}).items()
-            if self.order.requirements.may_sit(offer)
+            if self.requirements.may_sit(offer)
             and node in nodes
             and eligible(
                 nodes[node],
@@ -170,12 +198,19 @@ class Funding:
             text = f"{self.order.work_seconds} s outlast the {config.unbonding_s} s for which stakes here are liable"
             raise LocalError(text, field="work_seconds", fix=fix)
 
-    async def check_balance(self) -> None:
+    def budget(self, execution_class: bytes) -> MicroCyx:
+        """The order's, or the highest live price of the class."""
+        if self.order.budget:
+            return self.order.budget
+        return MicroCyx(max(self.order.prices(list(self.fitting().get(execution_class, {}).values())), default=0))
+
+    async def check_balance(self, execution_class: bytes) -> None:
         """LocalError unless budget, rent and fees are covered."""
         balance = await self.chain.balance(self.wire.me)
-        if balance.micro_cyx < self.order.budget:
+        budget = self.budget(execution_class)
+        if balance.micro_cyx < budget:
             raise LocalError(
-                f"{format_cyx(self.order.budget)} CYX is more than the balance of {format_cyx(balance.micro_cyx)} CYX",
+                f"{format_cyx(budget)} CYX is more than the balance of {format_cyx(balance.micro_cyx)} CYX",
                 field="budget",
                 fix="lower the budget, or add tokens (on the local chain: cyxnode chain airdrop)",
             )
@@ -188,8 +223,8 @@ class Funding:
 
     async def open(self, execution_class: bytes) -> None:
         """Fund the escrow and make the announce; the record holds both afterwards."""
-        record, order = self.record, self.order
-        record.spec = encode_spec(order.spec)
+        record, order, budget = self.record, self.order, self.budget(execution_class)
+        record.spec = encode_spec(self._spec())
         digest = spec_hash(record.spec)
         nonce = self._cheap_nonce(digest)
         record.job = job_id(self.wire.me, nonce, digest)
@@ -199,9 +234,9 @@ class Funding:
             nonce=nonce,
             spec_hash=digest,
             execution_class=execution_class,
-            budget=order.budget,
+            budget=budget,
             k=order.k,
-            units_total=order.spec.segments,
+            units_total=self._units(),
             work_deadline_s=deadline_s,
             refund_at_s=deadline_s + config.grace_s + REFUND_MARGIN_S,
         )
@@ -211,7 +246,7 @@ class Funding:
         if record.account is None:
             raise ChainUnreachable("the escrow was confirmed but cannot be read; see cyxnode chain info")
         record.event(JobEvent.ESCROW_CONFIRMED, record.transactions["open_job"])
-        record.stage("funded", f"{format_cyx(order.budget)} CYX in the escrow of job {base58(record.job)}")
+        record.stage("funded", f"{format_cyx(budget)} CYX in the escrow of job {base58(record.job)}")
         record.announce = self._announce(record.account, nonce)
 
     def _cheap_nonce(self, digest: bytes) -> bytes:
@@ -219,13 +254,21 @@ class Funding:
         nonces = [self.randomness.bytes(32) for _ in range(NONCES_DRAWN)]
         return min(nonces, key=lambda nonce: self.chain.derivations(job_id(self.wire.me, nonce, digest)))
 
+    def _spec(self) -> JobSpec:
+        order = self.order
+        if isinstance(order, InferOrder) and self.chosen is not None:
+            return order.spec(self.chosen, self.randomness.bytes(32))
+        assert isinstance(order, TrainOrder)
+        return order.spec
+
     def _announce(self, account: JobAccount, nonce: bytes) -> Signed[JobAnnounce]:
         order = self.order
         offers = list(self.fitting().get(account.execution_class, {}).values())
-        reserve = reserve_price(offers, order.work_mflop, order.mflop_per_s) or order.budget
+        reserve = reserve_price(order.prices(offers)) or account.budget
+        training = order if isinstance(order, TrainOrder) else None
         announce = JobAnnounce(
             job=self.record.job,
-            kind="train",
+            kind=order.kind,
             spec_hash=account.spec_hash,
             nonce=nonce,
             sent_at_ms=self.wire.clock.unix_ms(),
@@ -235,18 +278,39 @@ class Funding:
             memory_mb=order.memory_mb,
             region=order.region,
             unsandboxed_ok=order.unsandboxed_ok,
-            datasets=(order.spec.train_cid, order.spec.validation_cid),
-            work_mflop=order.work_mflop,
-            budget=order.budget,
-            reserve=min(reserve, order.budget),
+            datasets=(training.spec.train_cid, training.spec.validation_cid) if training is not None else (),
+            work_mflop=training.work_mflop if training is not None else 0,
+            budget=account.budget,
+            reserve=min(reserve, account.budget),
             work_deadline_s=account.work_deadline_s,
             commit_window_ms=order.commit_window_ms,
             reveal_window_ms=order.reveal_window_ms,
             round_ms=order.round_ms,
             weights=order.weights,
             k=order.k,
-            segments=order.spec.segments,
+            segments=order.segments,
             samples=order.samples,
             addresses=self.wire.transport.addresses(),
+            inference=self._terms(),
         )
         return open_as(self.wire.seal(announce), self.wire.genesis, JobAnnounce)
+
+    def _terms(self) -> InferTerms | None:
+        order = self.order
+        return order.terms(self.chosen) if isinstance(order, InferOrder) and self.chosen is not None else None
+
+    def _units(self) -> int:
+        terms = self._terms()
+        return token_units(terms.prompt_tokens, terms.generated_tokens) if terms is not None else self.order.segments
+
+
+def _alike(nodes: dict[NodeId, Capability], wish: ModelWish | None) -> dict[NodeId, Capability]:
+    """Of nodes that serve a model of one name, the most that serve the very same on the same backend."""
+    if wish is None:
+        return nodes
+    groups: dict[tuple[bytes, bytes], dict[NodeId, Capability]] = {}
+    for node, offer in nodes.items():
+        served = wish.served(offer)
+        if served is not None:
+            groups.setdefault((served.model, served.backend), {})[node] = offer
+    return max(groups.items(), key=lambda item: (len(item[1]), item[0]))[1]

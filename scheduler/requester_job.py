@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import count
 
 import msgspec
@@ -17,10 +16,9 @@ import trio
 
 from ..protocol.chain import CloseJob, Verdict
 from ..protocol.envelope import Signed, open_as
-from ..protocol.errors import CyxError, PeerUnreachable, RemoteError
-from ..protocol.limits import BLOB_MAX_BYTES, OUTCOME_PATIENCE_S, PEERS_CONNECTED_MAX
+from ..protocol.errors import CyxError
+from ..protocol.limits import PEERS_CONNECTED_MAX
 from ..protocol.messages import JobAnnounce
-from ..protocol.units import base58
 from ..protocol.validation import market_topic
 from .data_service import DataService
 from .job import JobEvent
@@ -30,7 +28,9 @@ from .requester_funding import Funding
 from .requester_listener import Listener
 from .requester_record import JobRecord
 from .requester_watch import ChainWatch
+from .result_fetch import answers_of, fetch_result
 from .supervision import plain_nursery
+from .token_reader import TokenReader
 from .wire import ANNOUNCE, Wire
 
 ANNOUNCE_AGAIN_S = 0.5
@@ -68,7 +68,7 @@ class JobRun:
             self.record.event(JobEvent.UNSOLD, reason)
             self.record.stage("unsold", reason)
             return self.record.result(reason)
-        await self.funding.check_balance()
+        await self.funding.check_balance(execution_class)
         topic = market_topic(execution_class)
         await self.join(topic)
         await self.funding.open(execution_class)
@@ -79,6 +79,8 @@ class JobRun:
             nursery.start_soon(self._guard, self._announce, topic, listener)
             nursery.start_soon(self._guard, watch.seat)
             nursery.start_soon(self._guard, watch.follow)
+            if self.record.order.kind == "infer":
+                nursery.start_soon(self._guard, self._read_tokens)
             await self._settled.wait()
             result = await self._conclude()
             nursery.cancel_scope.cancel()
@@ -129,43 +131,31 @@ class JobRun:
             record.event(JobEvent.EXPIRED, "no verdict is on chain")
             return record.result("no verdict in time: expired and refunded")
         reason = record.outcome.message.reason if record.outcome is not None else ""
-        weights: bytes | None = None
+        result: bytes | None = None
         async with plain_nursery() as nursery:
             nursery.start_soon(self._guard, self._close)
             if verdict is Verdict.OK:
-                weights = await self._fetch_weights()
-        if verdict is Verdict.OK and weights is None:
-            reason = "paid, but the weights could not be fetched yet"
+                result = await fetch_result(record, self.data)
+        if verdict is Verdict.OK and result is None:
+            reason = "paid, but the result could not be fetched yet"
         if verdict is Verdict.UNSOLD and record.declines:
             reason = f"{reason}; declined: {record.why_declined()}"
         record.event(EVENTS.get(verdict, JobEvent.FAILED), reason or verdict.name)
         record.stage("completed", reason)
         receipt = build_receipt(record, self.wire, self.funding.chain.program)
-        return JobResult(record.job, record.story.phase, reason, weights, receipt, record.story, record.declined())
+        answers = answers_of(result) if result is not None and record.order.kind == "infer" else None
+        weights = result if answers is None else None
+        return JobResult(
+            record.job, record.story.phase, reason, weights, receipt, record.story, record.declined(), answers
+        )
+
+    async def _read_tokens(self) -> None:
+        """Show the answer as it grows, from the award on."""
+        record = self.record
+        while record.award is None:
+            await record.changed.wait()
+        await TokenReader(self.wire, record.job, record.award.winner, record.heard_tokens, record.trouble).run()
 
     async def _close(self) -> None:
         self.record.transactions["close_job"] = await self.funding.chain.submit(CloseJob(self.record.job))
         self.record.stage("closed")
-
-    async def _fetch_weights(self) -> bytes | None:
-        """From the worker, else from a member, which holds them since its check."""
-        record = self.record
-        with trio.move_on_after(OUTCOME_PATIENCE_S):
-            while record.settled_claim() is None:
-                await record.changed.wait()
-        claim = record.settled_claim()
-        if claim is None or record.award is None or record.terms is None:
-            record.trouble("the settled claim never arrived: ask its worker")
-            return None
-        cid = claim.model_weights_uri.removeprefix("ipfs://")
-        most = min(BLOB_MAX_BYTES, claim.model_weights_bytes)
-        for source in (record.award.winner, *record.terms.committee):
-            try:
-                weights = await self.data.fetch(source, cid, max_bytes=most)
-            except (PeerUnreachable, RemoteError) as error:
-                log.warning("weights not fetched", job=base58(record.job), peer=base58(source), cause=str(error))
-                continue
-            if sha256(weights).digest() == claim.model_weights_hash:
-                record.stage("fetched", f"{len(weights)} bytes")
-                return weights
-        return None

@@ -16,12 +16,12 @@ from ..protocol.errors import Refusal, RemoteError
 from ..protocol.limits import FRAME_MAX_BYTES, QUORUMS
 from ..protocol.messages import (
     AwardCertificate,
+    Claim,
     Decline,
     JobAnnounce,
     Message,
     Outcome,
     Progress,
-    ResultClaim,
     SpecAnswer,
     SpecRequest,
     StartNotice,
@@ -139,7 +139,7 @@ class Listener:
         self.record.event(JobEvent.STARTED, base58(signed.sender))
         self.record.stage("started")
 
-    async def on_claim(self, signed: Signed[ResultClaim]) -> None:
+    async def on_claim(self, signed: Signed[Claim]) -> None:
         """The winner's result; the first one counts."""
         self._from_winner(signed.sender)
         if self.record.claim is None:

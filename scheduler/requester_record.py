@@ -12,12 +12,12 @@ import trio
 from ..protocol.award import CertifiedAward, JobTerms
 from ..protocol.chain import JobAccount, Verdict
 from ..protocol.envelope import Signed
-from ..protocol.messages import Decline, JobAnnounce, Outcome, ResultClaim
+from ..protocol.messages import Claim, Decline, JobAnnounce, Outcome, Tokens
 from ..protocol.ports import Clock, Journal
 from ..protocol.settlement import result_hash
 from ..protocol.units import JobId, NodeId, base58
 from .job import FINAL, Job, JobEvent, JobPhase, step
-from .orders import JobOrder, JobResult, News, Stage
+from .orders import JobResult, News, Order, Stage
 
 log = structlog.get_logger()
 
@@ -29,7 +29,7 @@ class JobRecord:
     `changed` is set, and made anew, at every stage.
     """
 
-    order: JobOrder
+    order: Order
     clock: Clock
     journal: Journal
     observe: Callable[[News], None]
@@ -41,7 +41,7 @@ class JobRecord:
     announce: Signed[JobAnnounce] | None = None
     certificate: bytes = b""
     award: CertifiedAward | None = None
-    claim: Signed[ResultClaim] | None = None
+    claim: Signed[Claim] | None = None
     outcome: Signed[Outcome] | None = None
     declines: dict[NodeId, Decline] = field(default_factory=dict)
     stages: dict[str, int] = field(default_factory=dict)
@@ -56,6 +56,12 @@ class JobRecord:
         self.changed.set()
         self.changed = trio.Event()
         self.observe(Stage(name, now_ms, detail))
+
+    def heard_tokens(self, piece: Tokens) -> None:
+        """A piece of the answer came from the worker."""
+        if not piece.sequence:
+            self.stage("answering")
+        self.observe(piece)
 
     def trouble(self, detail: str) -> None:
         """Something went wrong that does not end the job."""
@@ -81,7 +87,7 @@ class JobRecord:
         expired = self.account is None or self.story.phase is JobPhase.EXPIRED
         return None if expired or self.account is None else self.account.verdict
 
-    def settled_claim(self) -> ResultClaim | None:
+    def settled_claim(self) -> Claim | None:
         """The claim that the quorum accepted, if it is here."""
         if self.claim is None or self.outcome is None:
             return None

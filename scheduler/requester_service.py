@@ -14,9 +14,9 @@ from ..protocol.limits import FRAME_MAX_BYTES
 from ..protocol.messages import (
     AwardCertificate,
     Capability,
+    Claim,
     Outcome,
     Progress,
-    ResultClaim,
     SpecAnswer,
     SpecRequest,
     StartNotice,
@@ -25,9 +25,8 @@ from ..protocol.ports import Blobs, Chain, Journal, Randomness, Stream
 from ..protocol.units import NodeId, base58
 from ..protocol.validation import MARKET_KINDS
 from .data_service import DataService
-from .orders import JobOrder, JobResult, News, Stage
+from .orders import InferOrder, JobResult, News, Order, Stage, TrainOrder
 from .presence_service import PresenceService
-from .pricing import price_range
 from .reclaim import reclaim
 from .registry import Registry
 from .requester_funding import Funding
@@ -37,7 +36,7 @@ from .requester_record import JobRecord
 from .supervision import contained
 from .wire import CERTIFICATE, CLAIM, OUTCOME, PROGRESS, SPEC, START, Wire
 
-__all__ = ["JobOrder", "JobResult", "News", "RequesterService", "Stage"]
+__all__ = ["InferOrder", "JobResult", "News", "Order", "RequesterService", "Stage", "TrainOrder"]
 
 
 @dataclass(slots=True)
@@ -64,12 +63,12 @@ class RequesterService:
         wire = self.wire
         wire.serve(SPEC, SpecRequest, self._on_spec)
         wire.serve(START, StartNotice, self._on_start)
-        wire.serve(CLAIM, ResultClaim, self._on_claim)
+        wire.serve(CLAIM, Claim, self._on_claim)
         wire.serve(CERTIFICATE, AwardCertificate, self._on_certificate)
         wire.serve(OUTCOME, Outcome, self._on_outcome)
         wire.transport.serve_stream(PROGRESS, self._on_progress)
 
-    async def submit(self, order: JobOrder) -> JobResult:
+    async def submit(self, order: Order) -> JobResult:
         """Run one job from draft to receipt. Raises LocalError or a chain error while nothing is funded."""
         async with self._turn:
             await self._reclaim()
@@ -85,14 +84,14 @@ class RequesterService:
         for one in await reclaim(self.chain, self.journal):
             self.observe(Stage("reclaimed", self.wire.clock.unix_ms(), f"{base58(one.job)}: {one.what}"))
 
-    def fitting(self, order: JobOrder) -> dict[bytes, dict[NodeId, Capability]]:
+    def fitting(self, order: Order) -> dict[bytes, dict[NodeId, Capability]]:
         """Live nodes that could run this order, by execution class."""
         return self._funding(JobRecord(order, self.wire.clock, self.journal, self.observe)).fitting()
 
-    def estimate(self, order: JobOrder) -> tuple[int, int]:
+    def estimate(self, order: Order) -> tuple[int, int]:
         """Lowest and highest live price in micro-CYX, before anything is signed; (0, 0) when nobody fits."""
-        best = max(self.fitting(order).values(), key=len, default={})
-        return price_range(list(best.values()), order.work_mflop, order.mflop_per_s)
+        prices = order.prices(list(max(self.fitting(order).values(), key=len, default={}).values()))
+        return (min(prices), max(prices)) if prices else (0, 0)
 
     def _funding(self, record: JobRecord) -> Funding:
         return Funding(self.wire, self.chain, self.registry, self.presence, self.journal, self.randomness, record)
@@ -128,7 +127,7 @@ class RequesterService:
     async def _on_start(self, signed: Signed[StartNotice]) -> None:
         await self._of(signed.message.job).on_start(signed)
 
-    async def _on_claim(self, signed: Signed[ResultClaim]) -> None:
+    async def _on_claim(self, signed: Signed[Claim]) -> None:
         await self._of(signed.message.job).on_claim(signed)
 
     async def _on_certificate(self, signed: Signed[AwardCertificate]) -> None:

@@ -10,18 +10,40 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from ..protocol.messages import Capability, JobAnnounce
+from ..protocol.messages import Capability, JobAnnounce, ModelOffer
 
+MODEL_PREFIX_MIN = 8
 HINTS = {
     "have no sandbox": "allow it with unsandboxed_ok",
     "are of another device": "ask for device any",
     "have too little memory": "ask for less memory",
     "are in another region": "ask for no region",
     "do not verify": "wait for others",
+    "do not serve the model": "see what is served: cyxnode market models",
     "are not registered, or not long enough": "wait a moment",
 }
 """Cause -> what a requester can do about it."""
 UNREGISTERED = "are not registered, or not long enough"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWish:
+    """A model that nodes have to serve: by what its requester calls it, or by its ids once those are chosen."""
+
+    name: str = ""
+    """As on the market, or the first MODEL_PREFIX_MIN hexadecimal digits of its id, or more."""
+    model: bytes = b""
+    backend: bytes = b""
+
+    def served(self, offer: Capability) -> ModelOffer | None:
+        """The first of a node's models that is the one."""
+        return next((one for one in offer.models if self._is(one)), None)
+
+    def _is(self, one: ModelOffer) -> bool:
+        if self.model:
+            return (one.model, one.backend) == (self.model, self.backend)
+        by_id = len(self.name) >= MODEL_PREFIX_MIN and one.model.hex().startswith(self.name.lower())
+        return one.name == self.name or by_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +54,14 @@ class Requirements:
     memory_mb: int
     region: str
     unsandboxed_ok: bool
+    model: ModelWish | None = None
 
     @classmethod
     def of(cls, announce: JobAnnounce) -> Requirements:
         """The requirements of an announced job."""
-        return cls(announce.device, announce.memory_mb, announce.region, announce.unsandboxed_ok)
+        terms = announce.inference
+        wish = ModelWish(model=terms.model, backend=terms.backend) if terms is not None else None
+        return cls(announce.device, announce.memory_mb, announce.region, announce.unsandboxed_ok, wish)
 
     def misfit(self, offer: Capability) -> str:
         """Why a node does not fit, one of HINTS; empty when it does."""
@@ -48,6 +73,8 @@ class Requirements:
             return "are in another region"
         if offer.sandbox == "none" and not self.unsandboxed_ok:
             return "have no sandbox"
+        if self.model is not None and self.model.served(offer) is None:
+            return "do not serve the model"
         return ""
 
     def may_sit(self, offer: Capability) -> bool:

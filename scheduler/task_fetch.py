@@ -13,8 +13,9 @@ import trio
 
 from ..protocol import codec
 from ..protocol.errors import CyxError, PeerUnreachable, Refusal, RemoteError
+from ..protocol.inference import InferSpec, JobSpec, prompt_tokens_most
 from ..protocol.limits import BLOB_MAX_BYTES, FETCH_RETRY_S, FETCH_TRIES_MAX, REQUEST_TIMEOUT_S, SPEC_MAX_BYTES
-from ..protocol.messages import SpecAnswer, SpecRequest
+from ..protocol.messages import JobAnnounce, SpecAnswer, SpecRequest
 from ..protocol.ports import TrainTask
 from ..protocol.spec import TrainSpec, encode_spec, spec_hash
 from ..protocol.units import NodeId, base58
@@ -24,15 +25,20 @@ from .data_service import DataService
 from .wire import NOT_YET, SPEC
 
 log = structlog.get_logger()
+Task = TrainTask | InferSpec
+"""All that a worker computes from: a spec with its data, or the spec of an inference, which holds its prompts."""
+
+
+def spec_of(task: Task) -> JobSpec:
+    """The spec of a task."""
+    return task.spec if isinstance(task, TrainTask) else task
 
 
 class TaskUnserved(RemoteError):
     """Nobody gave us the spec and its data, though we asked all who should."""
 
 
-async def fetch_task(
-    context: NodeContext, data: DataService, awarded: Awarded, *, first_hand: bool = False
-) -> TrainTask:
+async def fetch_task(context: NodeContext, data: DataService, awarded: Awarded, *, first_hand: bool = False) -> Task:
     """The spec and its data, all checked by their hashes; `first_hand` asks the requester alone. TaskUnserved carries
     the text of the last refusal."""
     last: CyxError | None = None
@@ -56,7 +62,7 @@ class TaskSearch:
     context: NodeContext
     data: DataService
     awarded: Awarded
-    task: TrainTask | None = None
+    task: Task | None = None
     begun: bool = False
     _over: trio.Event = field(default_factory=trio.Event)
 
@@ -77,7 +83,7 @@ class TaskSearch:
     def answer(self) -> SpecAnswer:
         """The spec for the worker; Refusal while, or since, it is not here."""
         if self.task is not None:
-            return SpecAnswer(spec=encode_spec(self.task.spec))
+            return SpecAnswer(spec=encode_spec(spec_of(self.task)))
         early = "" if self._over.is_set() else NOT_YET
         raise Refusal(f"{early}the requester has not served the spec and its data here")
 
@@ -97,14 +103,16 @@ def _sources(context: NodeContext, awarded: Awarded, attempt: int, first_hand: b
 
 async def _fetch_from(
     context: NodeContext, data: DataService, awarded: Awarded, source: NodeId, within_s: float
-) -> TrainTask:
+) -> Task:
     spec = await _fetch_spec(context, awarded, source, within_s)
+    if isinstance(spec, InferSpec):
+        return spec
     train = await data.fetch(source, spec.train_cid, max_bytes=BLOB_MAX_BYTES)
     validation = await data.fetch(source, spec.validation_cid, max_bytes=BLOB_MAX_BYTES)
     return TrainTask(spec, train, validation)
 
 
-async def _fetch_spec(context: NodeContext, awarded: Awarded, source: NodeId, within_s: float) -> TrainSpec:
+async def _fetch_spec(context: NodeContext, awarded: Awarded, source: NodeId, within_s: float) -> JobSpec:
     announce, wire = awarded.announce, context.wire
     if source == announce.sender:
         wire.transport.learn(source, announce.message.addresses)
@@ -112,7 +120,23 @@ async def _fetch_spec(context: NodeContext, awarded: Awarded, source: NodeId, wi
     answer = await wire.ask(source, SPEC, request, SpecAnswer, within_s=within_s)
     if spec_hash(answer.message.spec) != announce.message.spec_hash:
         raise RemoteError("the spec is another than the announced one", peer=source)
-    spec = codec.decode(answer.message.spec, TrainSpec, max_bytes=SPEC_MAX_BYTES)
-    if spec.segments != announce.message.segments:
-        raise RemoteError("the spec has another number of segments than the announce", peer=source)
-    return spec
+    return announced_spec(answer.message.spec, announce.message)
+
+
+def announced_spec(encoded: bytes, announce: JobAnnounce) -> JobSpec:
+    """A spec that is of the kind and size that the announce says; RemoteError when it is not."""
+    if announce.inference is None:
+        spec = codec.decode(encoded, TrainSpec, max_bytes=SPEC_MAX_BYTES)
+        if spec.segments != announce.segments:
+            raise RemoteError("the spec has another number of segments than the announce")
+        return spec
+    asked, terms = codec.decode(encoded, InferSpec, max_bytes=SPEC_MAX_BYTES), announce.inference
+    if (asked.model, asked.backend) != (terms.model, terms.backend):
+        raise RemoteError("the spec is for another model or backend than the announce")
+    if len(asked.task.prompts) != announce.segments:
+        raise RemoteError("the spec has another number of prompts than the announce")
+    if len(asked.task.prompts) * asked.task.num_predict > terms.generated_tokens:
+        raise RemoteError("the spec asks for more tokens than the announce")
+    if prompt_tokens_most(asked.task) > terms.prompt_tokens:
+        raise RemoteError("the spec's prompts can have more tokens than the announce")
+    return asked

@@ -5,8 +5,8 @@ rests on silence is undone by a start or a claim that arrives before the settlem
 Rule 2: a member replays its samples, commits to its verdict, and reveals only after the worker opened its traces, which
 it does once every verdict is committed. A verdict counts if its nonce and its traces prove the work.
 Rule 3: a mismatch is a dispute, not a vote: every member replays the accused segment itself.
-Rule 4: a worker that could not work because the requester served nothing is not named in the FAILED settlement, if the
-member found the same: a client's fault costs no worker its record.
+Rule 4: a worker that could not work because the requester served nothing, or nothing that can be computed, is not named
+in the FAILED settlement, if the member found the same: a client's fault costs no worker its record.
 Rule 5: OK needs m counted verdicts, FAILED and FRAUD the member's own conviction (`verification_settling.py`); members
 sign once per settlement round.
 Pure: a useless or late stimulus changes nothing.
@@ -84,20 +84,21 @@ def step(case: Case, stimulus: Stimulus) -> Step:
             return case, []
         case MemberLost(member, now_ms):
             return _ask_if_ready(replace(case, lost=case.lost | {member}), now_ms)
-        case ClaimReceived(result_hash, failure, now_ms, unserved):
+        case ClaimReceived(result_hash, failure, now_ms, blames_requester, units):
             if case.phase not in (Phase.AWARDED, Phase.RUNNING):
                 return case, []
             reason = "" if failure is None else f"the worker reports: {failure}"
-            case = replace(case, result_hash=result_hash, reason=reason)
-            if unserved:
+            units = case.terms.units if units is None else min(units, case.terms.units)
+            case = replace(case, result_hash=result_hash, reason=reason, units=units)
+            if blames_requester:
                 return _to(case, Phase.SEEKING, now_ms), [SeekTask()]
             if failure is not None:
                 return _fail(case, reason, now_ms)
             return _to(case, Phase.REPLAYING, now_ms), [ReplaySamples()]
-        case TaskSought(found, now_ms):
+        case TaskSought(found, now_ms, reason):
             if case.phase is not Phase.SEEKING:
                 return case, []
-            return _fail(case, case.reason, now_ms) if found else _fail_unnamed(case, now_ms)
+            return _fail(case, case.reason, now_ms) if found else _fail_unnamed(case, reason, now_ms)
         case SamplesReplayed(ok, mismatch_segment, reason, now_ms, conviction):
             if case.phase is not Phase.REPLAYING:
                 return case, []
@@ -109,11 +110,11 @@ def step(case: Case, stimulus: Stimulus) -> Step:
             if member not in case.terms.committee or member in case.commits or late:
                 return case, []
             return _ask_if_ready(replace(case, commits={**case.commits, member: raw}), now_ms)
-        case TracesOpened(valid, now_ms):
+        case TracesOpened(refuted, now_ms):
             if case.phase is not Phase.COMMITTED or case.opened:
                 return case, []
-            if not valid:
-                return _fail(case, "the worker did not open the traces that it committed to", now_ms)
+            if refuted:
+                return _fail(case, refuted, now_ms)
             return replace(_to(case, Phase.REVEALED, now_ms), opened=True), [SendReveal()]
         case FindingRevealed(member, finding, reason, now_ms):
             return _on_finding(case, member, finding, reason, now_ms)
@@ -162,10 +163,10 @@ def _fail(case: Case, reason: str, now_ms: int) -> Step:
     return decide(case, nothing(case.terms, Verdict.FAILED), reason, now_ms)
 
 
-def _fail_unnamed(case: Case, now_ms: int) -> Step:
+def _fail_unnamed(case: Case, reason: str, now_ms: int) -> Step:
     """Nobody but the requester is to blame."""
     settlement = replace(nothing(case.terms, Verdict.FAILED), worker=NOBODY)
-    return decide(case, settlement, "the requester does not serve the spec and its data", now_ms)
+    return decide(case, settlement, reason or "the requester does not serve the spec and its data", now_ms)
 
 
 def _fail_for_silence(case: Case, reason: str, now_ms: int) -> Step:
@@ -227,7 +228,7 @@ def _conclude_if_ready(case: Case, now_ms: int) -> Step:
         return case, []
     mask = sum(1 << i for i, node in enumerate(case.terms.committee) if node in counted)
     terms = case.terms
-    ok = Settlement(Verdict.OK, terms.worker, terms.price, terms.units, case.result_hash, mask)
+    ok = Settlement(Verdict.OK, terms.worker, terms.price, case.units, case.result_hash, mask)
     return decide(case, ok, "", now_ms)
 
 

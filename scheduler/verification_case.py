@@ -51,6 +51,8 @@ class Case:
     phase: Phase
     since_ms: int
     result_hash: bytes = NO_RESULT
+    units: int = 0
+    """What OK would pay for."""
     own: Finding | None = None
     commits: Mapping[NodeId, bytes] = field(default_factory=dict)
     lost: frozenset[NodeId] = frozenset()

@@ -51,20 +51,24 @@ class MemberLost:
 
 @dataclass(frozen=True, slots=True)
 class ClaimReceived:
-    """`failure` is the worker's own message when it reports that it failed; `unserved` that it blames the requester."""
+    """`failure` is the worker's own message when it reports that it failed; `blames_requester` that its spec or data
+    did not come, or could not be computed by anyone. `units` are those that it wants to be paid for; None: all."""
 
     result_hash: bytes
     failure: str | None
     now_ms: int
-    unserved: bool = False
+    blames_requester: bool = False
+    units: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSought:
-    """We asked the requester for the spec and its data ourselves; whether we have them."""
+    """We asked the requester for the spec and its data ourselves; whether we have them and could compute them. `reason`
+    says why not."""
 
     found: bool
     now_ms: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,9 @@ class CommitReceived:
 
 @dataclass(frozen=True, slots=True)
 class TracesOpened:
-    """The worker answered; `valid` if the opening fits its trace commitments."""
+    """The worker answered; `refuted` is empty if the opening fits its trace commitments and what we computed."""
 
-    valid: bool
+    refuted: str
     now_ms: int
 
 

@@ -36,7 +36,7 @@ SPEC, START, CLAIM = "/cyx/1/spec", "/cyx/1/start", "/cyx/1/claim"
 TALLY, PROPOSAL = "/cyx/1/tally", "/cyx/1/proposal"
 ANNOUNCE, CERTIFICATE, OUTCOME = "/cyx/1/announce", "/cyx/1/certificate", "/cyx/1/outcome"
 COMMIT, OPEN, REVEAL, SETTLE = "/cyx/1/verdict-commit", "/cyx/1/open", "/cyx/1/verdict-reveal", "/cyx/1/settle"
-PEERS, BLOB, PROGRESS = "/cyx/1/peers", "/cyx/1/blob", "/cyx/1/progress"
+PEERS, BLOB, PROGRESS, TOKENS = "/cyx/1/peers", "/cyx/1/blob", "/cyx/1/progress", "/cyx/1/tokens"
 
 log = structlog.get_logger()
 

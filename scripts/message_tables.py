@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect as shapes
 
-from cyxnode.protocol import codec, messages, spec
+from cyxnode.protocol import codec, inference, messages, spec
 from cyxnode.protocol.envelope import Envelope
 from cyxnode.scheduler import wire
 
@@ -35,6 +35,9 @@ TRAVELS: dict[str, str] = {
     "SpecAnswer": f"answer to `{wire.SPEC}`",
     "StartNotice": f"request `{wire.START}`, winner to members and requester",
     "Progress": f"stream `{wire.PROGRESS}`, winner to requester",
+    "TokensRequest": f"stream `{wire.TOKENS}`, first frame, requester to winner",
+    "Tokens": f"stream `{wire.TOKENS}`, winner to requester",
+    "InferenceClaim": f"request `{wire.CLAIM}`, winner to members and requester",
     "ResultClaim": f"request `{wire.CLAIM}`, winner to members and requester",
     "VerdictCommit": f"request `{wire.COMMIT}`, member to members",
     "OpenRequest": f"request `{wire.OPEN}`, member to winner",
@@ -51,6 +54,12 @@ INNER: dict[str, tuple[type[msgspec.Struct], str]] = {
     "BidderRecord": (messages.BidderRecord, "inside Proposal"),
     "VerdictBody": (messages.VerdictBody, "encoded, inside VerdictReveal"),
     "BlobHeader": (messages.BlobHeader, f"stream `{wire.BLOB}`, first frame of the answer, without an envelope"),
+    "ModelOffer": (messages.ModelOffer, "inside Capability"),
+    "InferTerms": (messages.InferTerms, "inside JobAnnounce"),
+    "Answers": (inference.Answers, "encoded: the blob that an InferenceClaim names"),
+    "Answer": (inference.Answer, "inside Answers"),
+    "InferSpec": (inference.InferSpec, "encoded, inside SpecAnswer; its sha256 is the spec hash"),
+    "InferTask": (inference.InferTask, "inside InferSpec"),
     "TrainSpec": (spec.TrainSpec, "encoded, inside SpecAnswer; its sha256 is the spec hash"),
 }
 
@@ -83,6 +92,10 @@ def describe(shape: shapes.Type) -> str:
             return f"map of at most {shape.max_length}, ({describe(shape.key_type)}) → ({describe(shape.value_type)})"
         case shapes.StructType():
             return f"map, {shape.cls.__name__}"
+        case shapes.UnionType():
+            return " or ".join(describe(one) for one in shape.types)
+        case shapes.NoneType():
+            return "nothing"
         case _:
             raise TypeError(f"no words for {shape}")
 
@@ -90,7 +103,7 @@ def describe(shape: shapes.Type) -> str:
 def _power(number: Any) -> str:
     if number is None:
         raise TypeError("an integer field has no bound")
-    for exponent in (31, 53, 63):
+    for exponent in (28, 31, 53, 63):
         if number in (2**exponent, 2**exponent - 1):
             return f"2^{exponent}" + (" − 1" if number == 2**exponent - 1 else "")
         if number == -(2**exponent):

@@ -146,15 +146,15 @@ def verification_diagram() -> str:
         yield "WorkerLost", verification.WorkerLost("lost", now_ms)
         yield "ClaimReceived (completed)", verification.ClaimReceived(bytes(32), None, now_ms)
         yield "ClaimReceived (failed)", verification.ClaimReceived(bytes(32), "failed", now_ms)
-        yield "ClaimReceived (unserved)", verification.ClaimReceived(bytes(32), "unserved", now_ms, unserved=True)
+        yield "ClaimReceived (unserved or invalid)", verification.ClaimReceived(bytes(32), "unserved", now_ms, True)
         for found in (True, False):
             yield "TaskSought", verification.TaskSought(found, now_ms)
         yield "SamplesReplayed", verification.SamplesReplayed(True, -1, "", now_ms)
         yield "SamplesReplayed", verification.SamplesReplayed(False, -1, "", now_ms)
         for member in (ME, A, B):
             yield "CommitReceived", verification.CommitReceived(member, b"raw", now_ms)
-        yield "TracesOpened (fit)", verification.TracesOpened(True, now_ms)
-        yield "TracesOpened (do not fit)", verification.TracesOpened(False, now_ms)
+        yield "TracesOpened (fit)", verification.TracesOpened("", now_ms)
+        yield "TracesOpened (do not fit)", verification.TracesOpened("refuted", now_ms)
         for member in (ME, A):
             for name, finding in findings.items():
                 if member == A or finding.ok:

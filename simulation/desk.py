@@ -12,7 +12,7 @@ from ..protocol.errors import CyxError
 from ..protocol.limits import MICRO
 from ..protocol.ports import Blobs
 from ..protocol.spec import TrainSpec, steps_per_segment
-from ..scheduler.requester_service import JobOrder, JobResult, News, RequesterService, Stage
+from ..scheduler.requester_service import JobResult, News, RequesterService, Stage, TrainOrder
 from .plan import MFLOP_PER_S, MFLOP_PER_STEP, Plan, job_steps
 
 WAN_WINDOW_MS = 2_000
@@ -45,7 +45,7 @@ class Desk:
     is the world's time, and `tell` its timeline."""
 
     name: str
-    order: Callable[[int, Blobs], JobOrder]
+    order: Callable[[int, Blobs], TrainOrder]
     now_s: Callable[[], float]
     tell: Callable[[str, str], None]
     service: RequesterService | None = None
@@ -72,7 +72,7 @@ class Desk:
 
 def simulated_order(
     plan: Plan, number: int, blobs: Blobs, work_seconds: int = WORK_SECONDS, mflop_per_s: int = MFLOP_PER_S
-) -> JobOrder:
+) -> TrainOrder:
     """A job for simulated runners that follows from the seed and its number: `job_steps` steps of MFLOP_PER_STEP."""
     rng = Random(f"{plan.seed}/job/{number}")
     steps = job_steps(plan, number)
@@ -93,7 +93,7 @@ def simulated_order(
         seed=rng.randrange(2**53),
         secret=rng.randbytes(32),
     )
-    return JobOrder(
+    return TrainOrder(
         spec=spec,
         budget=10 * MICRO,  # type: ignore[arg-type]
         work_mflop=steps * MFLOP_PER_STEP,

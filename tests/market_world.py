@@ -32,7 +32,7 @@ from cyxnode.protocol.spec import TrainSpec, steps_per_segment
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.context import NodeSettings
 from cyxnode.scheduler.node import Node, Ports, open_node, open_requester
-from cyxnode.scheduler.requester_service import JobOrder, JobResult, News, RequesterService
+from cyxnode.scheduler.requester_service import JobResult, News, RequesterService, TrainOrder
 
 START_S = 1_800_000_000
 
@@ -216,7 +216,7 @@ async def open_world(seed: int = 1, *, latency: Latency | None = None, loss: flo
         nursery.cancel_scope.cancel()
 
 
-def simple_order(service: RequesterService, *, steps: int = 64, budget: int = 5 * MICRO, **changes: Any) -> JobOrder:
+def simple_order(service: RequesterService, *, steps: int = 64, budget: int = 5 * MICRO, **changes: Any) -> TrainOrder:
     """An order for the simulated runner, its data in the requester's store."""
     train, validation = service.blobs.put(b"training data"), service.blobs.put(b"validation data")
     spec = TrainSpec(
@@ -235,7 +235,9 @@ def simple_order(service: RequesterService, *, steps: int = 64, budget: int = 5 
         seed=7,
         secret=bytes(32),
     )
-    return JobOrder(**{"spec": spec, "budget": budget, "work_mflop": 5_000, "k": 3, "unsandboxed_ok": True, **changes})
+    return TrainOrder(
+        **{"spec": spec, "budget": budget, "work_mflop": 5_000, "k": 3, "unsandboxed_ok": True, **changes}
+    )
 
 
 async def run_job(service: RequesterService, *, within_s: float = 900, **changes: Any) -> JobResult:

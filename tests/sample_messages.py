@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from cyxnode.protocol import codec
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.messages import (
@@ -17,9 +19,12 @@ from cyxnode.protocol.messages import (
     Decline,
     DeclineReason,
     Heartbeat,
+    InferenceClaim,
+    InferTerms,
     JobAnnounce,
     JobStatus,
     Message,
+    ModelOffer,
     Opening,
     OpenRequest,
     Outcome,
@@ -35,6 +40,8 @@ from cyxnode.protocol.messages import (
     SpecRequest,
     StartNotice,
     Tally,
+    Tokens,
+    TokensRequest,
     VerdictBody,
     VerdictCommit,
     VerdictReveal,
@@ -59,6 +66,14 @@ ANNOUNCE = JobAnnounce(
     device="any", memory_mb=512, region="", unsandboxed_ok=False, datasets=(CID,), work_mflop=123_456,
     budget=5_000_000, reserve=4_000_000, work_deadline_s=1_767_229_200, commit_window_ms=250, reveal_window_ms=250,
     round_ms=500, weights=ScoreWeights(), k=3, segments=128, samples=2, addresses=(ADDRESS,),
+)  # fmt: skip
+INFER_TERMS = InferTerms(model=run(28), backend=run(29), prompt_tokens=300, generated_tokens=256)
+INFERENCE = msgspec.structs.replace(
+    ANNOUNCE, kind="infer", datasets=(), work_mflop=0, segments=2, inference=INFER_TERMS
+)
+OFFERED = ModelOffer(
+    name="tiny-lm", kind="torch", model=run(28), backend=run(29), quantisation="float32", context_length=256,
+    prompt_rate=500, generated_rate=2_000, tokens_per_s_micro=260_000_000, warm=True,
 )  # fmt: skip
 BID = Bid(
     price=1_250_000, estimated_ms=9_000, device="cpu", memory_mb=2_048, queue_length=1, region="eu", datasets=(CID,)
@@ -108,6 +123,13 @@ MESSAGES: tuple[Message, ...] = (
         batch_accuracy_micro=125_000, batch_time_us=1_500, learning_rate_micro=1_000, validation_loss_micro=-1,
         validation_accuracy_micro=-1,
     ),
+    TokensRequest(job=JOB, start=3),
+    Tokens(job=JOB, sequence=3, prompt_index=1, generated=17, text=" sea"),
+    InferenceClaim(
+        job=JOB, spec_hash=run(2), execution_class=run(29), final_status="completed", message="",
+        traces=(run(21), run(22)), result_uri=f"ipfs://{CID}", result_hash=run(17), result_bytes=900,
+        prompt_tokens=61, tokens_generated=200, compute_time_ms=800, gpu_utilization_ppm=None, seal=run(26, 64),
+    ),
     ResultClaim(
         job=JOB, spec_hash=run(2), execution_class=run(5), final_status="completed", message="",
         model_weights_uri=f"ipfs://{CID}", model_weights_hash=run(17), model_weights_bytes=40_000,
@@ -116,7 +138,7 @@ MESSAGES: tuple[Message, ...] = (
     ),
     VerdictCommit(job=JOB, commitment=run(22)),
     OpenRequest(job=JOB, commits=(b"commit",)),
-    Opening(job=JOB, secret=run(23), losses=bytes(8)),
+    Opening(job=JOB, secret=run(23), bits=bytes(8)),
     VerdictReveal(job=JOB, nonce=run(24), body=codec.encode(VERDICT)),
     SettleProposal(
         job=JOB, round=2, verdict=6, worker=NODE, price=1_500_000, units=0, result_hash=run(15), fee_mask=0, segment=7,
@@ -127,5 +149,13 @@ MESSAGES: tuple[Message, ...] = (
 )  # fmt: skip
 """One of each kind that travels in an envelope."""
 
-INNER: tuple[Message, ...] = (BID, VERDICT, BlobHeader(size=-1), ScoreWeights(), PROPOSAL.records[0])
+INNER: tuple[Message, ...] = (
+    INFER_TERMS,
+    OFFERED,
+    BID,
+    VERDICT,
+    BlobHeader(size=-1),
+    ScoreWeights(),
+    PROPOSAL.records[0],
+)
 """What travels inside another message, or alone on a stream."""

@@ -15,7 +15,7 @@ from ...protocol.messages import JobAnnounce, ScoreWeights
 from ...protocol.spec import TrainSpec
 from ...protocol.units import JobId, MicroCyx
 from ...protocol.validation import market_topic
-from ...scheduler.requester_service import JobOrder, News, RequesterService, Stage
+from ...scheduler.requester_service import News, RequesterService, Stage, TrainOrder
 from ..world import REQUESTER_MICRO_CYX, Peer
 from .cheat import Cheat, Ending, Fate
 
@@ -114,7 +114,7 @@ class GriefingRequester(Cheat):
             seed=self.rng.randrange(2**53),
             secret=self.rng.randbytes(32),
         )
-        order = JobOrder(
+        order = TrainOrder(
             spec=spec,
             budget=MicroCyx(10 * MICRO),
             work_mflop=80_000,

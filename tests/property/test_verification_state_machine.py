@@ -96,7 +96,7 @@ class Cases(RuleBasedStateMachine):
     @rule(valid=st.sampled_from([True, True, True, False]))
     def opens(self, valid: bool) -> None:
         self.convicted = self.convicted or (not valid and self.case.phase is Phase.COMMITTED)
-        self.feed(machine.TracesOpened(valid, self.now))
+        self.feed(machine.TracesOpened("" if valid else "refuted", self.now))
 
     @rule(member=nodes, finding=findings)
     def reveals(self, member: NodeId, finding: Finding) -> None:

@@ -176,7 +176,7 @@ def test_the_claim_is_the_one_that_the_quorum_signed() -> None:
         (claim(states=tuple(STATES[::-1])), "Merkle root"),
         (claim(merkle_root=bytes(32)), "Merkle root"),
         (claim(states=(), traces=()), "4 segments"),
-        (claim(states=tuple(STATES[:4])), "4 segments"),
+        (claim(states=tuple(STATES[:4])), "one state for each"),
         (claim(traces=claim().traces[:3]), "4 segments"),
     ],
     ids=["order", "root", "empty", "few states", "few traces"],

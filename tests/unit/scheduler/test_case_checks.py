@@ -12,20 +12,15 @@ from cyxnode.protocol.award import CertifiedAward, recompute
 from cyxnode.protocol.envelope import Signed, open_as, seal
 from cyxnode.protocol.errors import RemoteError
 from cyxnode.protocol.hashing import nonce_commitment, trace_digest, verdict_commitment
-from cyxnode.protocol.messages import Opening, VerdictBody, VerdictCommit, VerdictReveal
-from cyxnode.protocol.spec import TrainSpec
-from cyxnode.scheduler.case_checks import failure_of, judge_reveal, samples_of
+from cyxnode.protocol.messages import VerdictBody, VerdictCommit, VerdictReveal
+from cyxnode.scheduler.case_checks import failure_of, judge_reveal
+from cyxnode.scheduler.checking import samples_of
 from cyxnode.scheduler.verification import Finding
 from sample_job import AWARDED, JOB, MEMBERS, TERMS, WORKER, claim
-from sample_messages import CID, GENESIS
+from sample_messages import GENESIS
 
 MEMBER, OTHER = MEMBERS[0], MEMBERS[1]
-SPEC = TrainSpec(
-    graph=b"{}", train_cid=CID, validation_cid=CID, loss="mse", optimizer="sgd", learning_rate_micro=1,
-    weight_decay_micro=0, momentum_micro=0, batch_size=1, epochs=1, steps=4, steps_per_segment=1, seed=1,
-    secret=bytes(32),
-)  # fmt: skip
-OPENING = Opening(job=JOB, secret=bytes(32), losses=bytes(range(16)))
+OPENED = [bytes(range(4 * i, 4 * i + 4)) for i in range(4)]
 NONCE, CHOSEN = b"n" * 32, b"c" * 32
 CERTIFIED = CertifiedAward(
     recompute(TERMS, AWARDED.proposal),
@@ -36,7 +31,7 @@ CERTIFIED = CertifiedAward(
 
 
 def body(nonce: bytes = NONCE, **changes: Any) -> bytes:
-    traces = [OPENING.losses[4 * i : 4 * i + 4] for i in samples_of(TERMS, MEMBER.node_id, nonce)]
+    traces = [OPENED[i] for i in samples_of(TERMS, MEMBER.node_id, nonce)]
     digest = trace_digest(MEMBER.node_id, traces)
     honest = VerdictBody(ok=True, mismatch_segment=-1, trace_digest=digest, reason="")
     return codec.encode(msgspec.structs.replace(honest, **changes))
@@ -51,7 +46,7 @@ def judged(
         commitment = verdict_commitment(JOB, MEMBER.node_id, nonce, sealed)
         commits[MEMBER.node_id] = seal(MEMBER, GENESIS, VerdictCommit(job=JOB, commitment=commitment))
     signed: Signed[VerdictReveal] = open_as(seal(signer, GENESIS, reveal), GENESIS, VerdictReveal)
-    return judge_reveal(TERMS, CERTIFIED, commits, OPENING, SPEC, signed)[0]
+    return judge_reveal(TERMS, CERTIFIED, commits, OPENED, signed)[0]
 
 
 def test_an_honest_verdict_counts() -> None:
@@ -90,7 +85,7 @@ def test_claims_that_are_failures_by_themselves() -> None:
     matching = {"spec_hash": TERMS.announce.spec_hash, "execution_class": TERMS.announce.execution_class}
     worker = WORKER.node_id
     assert failure_of(claim(**matching), TERMS, worker) is None
-    for status in ("failed", "unserved"):
+    for status in ("failed", "unserved", "invalid"):
         assert failure_of(claim(final_status=status, message="no memory"), TERMS, worker) == "no memory"
     assert failure_of(claim(**matching | {"spec_hash": bytes(32)}), TERMS, worker)
     assert failure_of(claim(**matching | {"execution_class": bytes(32)}), TERMS, worker)

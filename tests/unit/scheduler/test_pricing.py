@@ -8,15 +8,23 @@ import msgspec
 import pytest
 
 from cyxnode.protocol.limits import MICRO
-from cyxnode.protocol.messages import Bid, Capability, DeclineReason
-from cyxnode.scheduler.pricing import Declined, Offer, estimated_seconds, price_of, price_range, quote, reserve_price
-from sample_messages import ANNOUNCE, MESSAGES
+from cyxnode.protocol.messages import Bid, DeclineReason
+from cyxnode.scheduler.pricing import (
+    Declined,
+    Offer,
+    estimated_seconds,
+    price_of,
+    price_of_tokens,
+    quote,
+    reserve_price,
+    seconds_of_tokens,
+)
+from sample_messages import ANNOUNCE, INFERENCE, OFFERED
 
 OFFER = Offer(
     device="cpu", memory_mb=1024, sandboxed=True, rate_micro_per_s=20_000, mflop_per_s=5_000, region="", datasets=(),
     capacity=1,
 )  # fmt: skip
-RECORD = next(message for message in MESSAGES if isinstance(message, Capability))
 
 
 def asked(
@@ -68,13 +76,33 @@ def test_nothing_takes_less_than_a_second_or_costs_nothing() -> None:
     assert price_of(1, 10**9, 0) == 1
 
 
-@pytest.mark.parametrize(("count", "rank"), [(1, 0), (2, 1), (10, 8), (11, 9)])
+@pytest.mark.parametrize(("count", "rank"), [(0, -1), (1, 0), (2, 1), (10, 8), (11, 9)])
 def test_the_reserve_is_the_ninetieth_percentile(count: int, rank: int) -> None:
-    records = [msgspec.structs.replace(RECORD, rate_micro_per_s=rate) for rate in range(1, count + 1)]
-    assert reserve_price(records, 1, 1) == rank + 1
-    assert price_range(records, 1, 1) == (1, count)
+    assert reserve_price(list(range(count, 0, -1))) == rank + 1
 
 
-def test_an_empty_class_has_no_price() -> None:
-    assert reserve_price([], 1, 1) == 0
-    assert price_range([], 1, 1) == (0, 0)
+def test_tokens_are_priced_by_the_thousand_and_rounded_up() -> None:
+    assert price_of_tokens(1_000, 2_000, OFFERED) == 500 + 2 * 2_000
+    assert price_of_tokens(1, 0, OFFERED) == 1
+    assert price_of_tokens(0, 0, OFFERED) == 1, "nothing costs nothing"
+
+
+def test_a_model_that_is_not_measured_is_taken_to_be_slow() -> None:
+    assert seconds_of_tokens(2_600, OFFERED) == 10
+    assert seconds_of_tokens(100, msgspec.structs.replace(OFFERED, tokens_per_s_micro=0)) == 20
+
+
+def test_a_bid_for_an_inference_is_for_all_tokens_that_there_can_be() -> None:
+    serving, terms = changed(models=(OFFERED,)), INFERENCE.inference
+    assert terms is not None
+    bid = quote(INFERENCE, serving, running=0, free_stake=10**9, seconds_left=60)
+    assert isinstance(bid, Bid)
+    assert bid.price == price_of_tokens(terms.prompt_tokens, terms.generated_tokens, OFFERED)
+
+
+@pytest.mark.parametrize("other", [{"model": bytes(32)}, {"backend": bytes(32)}])
+def test_another_model_or_backend_is_not_bid_for(other: dict[str, Any]) -> None:
+    serving = changed(models=(msgspec.structs.replace(OFFERED, **other),))
+    declined = quote(INFERENCE, serving, running=0, free_stake=10**9, seconds_left=60)
+    assert isinstance(declined, Declined)
+    assert declined.reason is DeclineReason.MODEL

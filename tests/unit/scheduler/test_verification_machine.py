@@ -46,7 +46,7 @@ def revealed(ok: bool = True, segment: int = -1, commits: tuple[NodeId, ...] = (
     case, _ = feed(case, *(machine.CommitReceived(node, b"c", 210) for node in commits))
     if len(commits) < 3:
         case, _ = feed(case, machine.TimePassed(200 + VERDICT_COMMIT_WAIT_MS))
-    case, effects = feed(case, machine.TracesOpened(True, case.since_ms + 1))
+    case, effects = feed(case, machine.TracesOpened("", case.since_ms + 1))
     assert effects == [machine.SendReveal()]
     return case
 
@@ -86,13 +86,14 @@ def test_a_claim_that_says_failed_is_a_failure() -> None:
 
 
 def test_a_worker_that_was_not_served_is_named_only_if_we_were() -> None:
-    blamed = machine.ClaimReceived(RESULT, "not served", 5, unserved=True)
+    blamed = machine.ClaimReceived(RESULT, "not served", 5, blames_requester=True)
     case, effects = feed(machine.open_case(TERMS, 0), machine.WorkerStarted(1), blamed)
     assert (case.phase, effects) == (Phase.SEEKING, [machine.SeekTask()])
     found, _ = feed(case, machine.TaskSought(True, 9))
     assert found.decision == Settlement(Verdict.FAILED, WORKER, 0, 0, bytes(32), 0)
     assert found.reason == "the worker reports: not served"
-    vain, _ = feed(case, machine.TaskSought(False, 9))
+    vain, _ = feed(case, machine.TaskSought(False, 9, "the prompt is too long"))
+    assert vain.reason == "the prompt is too long"
     assert vain.decision == Settlement(Verdict.FAILED, NOBODY, 0, 0, bytes(32), 0)
     assert "the requester does not serve" in vain.reason
     assert feed(vain, machine.TaskSought(True, 10))[0] is vain
@@ -144,14 +145,23 @@ def test_our_own_replay_that_never_ends_ends_the_case() -> None:
     assert feed(case, machine.TimePassed(wake_ms))[0].phase is Phase.GIVEN_UP
 
 
-@pytest.mark.parametrize("valid", [False, None])
-def test_a_worker_that_does_not_open_its_traces_fails(valid: bool | None) -> None:
+@pytest.mark.parametrize("refuted", ["other traces", None])
+def test_a_worker_that_does_not_open_its_traces_fails(refuted: str | None) -> None:
     case, _ = feed(replaying(), machine.SamplesReplayed(True, -1, "", 200))
     case, _ = feed(case, *(machine.CommitReceived(node, b"c", 210) for node in (ME, A, B)))
-    last = machine.TimePassed(210 + VERDICT_REVEAL_WAIT_MS) if valid is None else machine.TracesOpened(valid, 220)
+    last = machine.TimePassed(210 + VERDICT_REVEAL_WAIT_MS) if refuted is None else machine.TracesOpened(refuted, 220)
     case, _ = feed(case, last)
     assert case.decision is not None
     assert case.decision.verdict is Verdict.FAILED
+
+
+def test_ok_pays_for_the_units_of_the_claim_and_never_for_more_than_there_are() -> None:
+    for claimed, paid in ((5, 5), (17, 16), (None, 16)):
+        case, _ = feed(machine.open_case(TERMS, 0), machine.ClaimReceived(RESULT, None, 100, units=claimed))
+        case, _ = feed(case, machine.SamplesReplayed(True, -1, "", 200))
+        case, _ = feed(case, *(machine.CommitReceived(node, b"c", 210) for node in (ME, A, B)))
+        case, _ = feed(case, machine.TracesOpened("", 220), found(ME), found(A), found(B))
+        assert case.decision == Settlement(Verdict.OK, WORKER, 100, paid, RESULT, 0b111)
 
 
 def test_ok_names_the_members_whose_verdicts_count() -> None:
@@ -210,7 +220,7 @@ def convicted(*, gross: bool = True) -> machine.Case:
     own = replace(GROSS, gross=gross)
     case, _ = feed(replaying(), machine.SamplesReplayed(False, 7, "mine", 200, own))
     case, _ = feed(case, *(machine.CommitReceived(node, b"c", 210) for node in (ME, A, B)))
-    case, _ = feed(case, machine.TracesOpened(True, 220), found(ME, Finding(False, 7, True)))
+    case, _ = feed(case, machine.TracesOpened("", 220), found(ME, Finding(False, 7, True)))
     return case
 
 
