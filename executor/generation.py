@@ -1,17 +1,20 @@
 """Generating and checking as generators, as in `training.py`: one code for a worker and for the caller's process.
 
 They yield events, and None where they merely show that they are alive; they return the outcome. A check is one pass
-over prompt and claimed tokens (a teacher-forced prefill), many times cheaper than generating was.
+over prompt and claimed tokens (a teacher-forced prefill), many times cheaper than generating was. A worker ends its
+answer with the same pass, so that its trace has the bits that every verifier of the class computes.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from hashlib import sha256
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..protocol.errors import LocalError
 from ..protocol.inference import Generated, InferenceCheck, InferTask, ModelFiles, StopReason, TokensGenerated
@@ -50,7 +53,6 @@ def generate(writer: Writer) -> Generator[TokensGenerated | None, None, tuple[Ge
 def _answer(writer: Writer, index: int) -> Generator[TokensGenerated | None, None, Generated]:
     prompt, law, started = writer.prompts[index], Law.of(writer.task, index), time.monotonic()
     tokens: list[int] = []
-    trace = bytearray()
     outbox = Outbox(index)
     writer.decoder.begin()
     fed: tuple[int, ...] = prompt
@@ -58,15 +60,24 @@ def _answer(writer: Writer, index: int) -> Generator[TokensGenerated | None, Non
         logits = writer.decoder.advance(fed)
         token = int(choose(logits[None], law, len(tokens))[0])
         tokens.append(token)
-        trace += struct.pack("<f", logits[token])
         stop = _stop_reason(writer, prompt, tokens)
         yield outbox.push(token, last=stop is not None)
         if stop is not None:
             break
         fed = (token,)
+    # without the pass over the answer: the time tells how fast tokens come
     elapsed_ms = round(1000 * (time.monotonic() - started))
-    text = decode_tokens(tokens)
-    return Generated(index, text, tuple(tokens), len(prompt), len(tokens), stop, elapsed_ms, bytes(trace))
+    trace, text = _trace(_passed(writer, prompt, tokens), tokens), decode_tokens(tokens)
+    return Generated(index, text, tuple(tokens), len(prompt), len(tokens), stop, elapsed_ms, trace)
+
+
+def _passed(writer: Writer, prompt: tuple[int, ...], tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Logits that each token of an answer was chosen from, by one pass."""
+    return writer.decoder.prefill(prompt + tuple(tokens[:-1]), len(prompt) - 1)
+
+
+def _trace(logits: NDArray[np.float32], tokens: Sequence[int]) -> bytes:
+    return b"".join(struct.pack("<f", row[token]) for row, token in zip(logits, tokens, strict=True))
 
 
 def _stop_reason(writer: Writer, prompt: tuple[int, ...], tokens: list[int]) -> StopReason | None:
@@ -107,7 +118,6 @@ def check(writer: Writer, claimed: Generated) -> Generator[None, None, Inference
     prompt, law = writer.prompts[claimed.prompt_index], Law.of(writer.task, claimed.prompt_index)
     yield
     with failures_named():
-        logits = writer.decoder.prefill(prompt + claimed.tokens[:-1], len(prompt) - 1)
+        logits = _passed(writer, prompt, claimed.tokens)
     yield
-    trace = b"".join(struct.pack("<f", row[token]) for row, token in zip(logits, claimed.tokens, strict=True))
-    return judge(claimed, gaps(logits, law, 0, claimed.tokens), trace)
+    return judge(claimed, gaps(logits, law, 0, claimed.tokens), _trace(logits, claimed.tokens))

@@ -1,8 +1,8 @@
 """Inference for simulated worlds: no torch, virtual time, and yet answers that can be verified.
 
 Each token is a word that a hash of model, prompt, law and the tokens before it chooses, so a forged, missing or added
-token is seen exactly as with a model. Logits are made up from the same hash, apart for workers and verifiers as they
-are in reality. It takes any model and looks at nothing but its manifest.
+token is seen exactly as with a model. Logits are made up from the same hash. It takes any model and looks at nothing
+but its manifest.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from hashlib import blake2b
 
 import trio
@@ -69,7 +70,7 @@ class SimulatedInferenceSession:
         if not all(0 <= token <= _END for token in tokens):
             return InferenceCheck(False, 0, 0, 0, f"tokens: one is above {_END}", b"")
         wrong = [place for place, token in enumerate(tokens) if token != self._next(index, tokens[:place])]
-        trace = self._trace(index, tokens, b"prefill")
+        trace = self._trace(index, tokens)
         if wrong:
             exact_ppm, mean = MICRO * (len(tokens) - len(wrong)) // len(tokens), _WRONG_GAP_MICRO // len(tokens)
             reason = f"tokens[{wrong[0]}]: {tokens[wrong[0]]} lies 5 logits below the best token"
@@ -78,14 +79,15 @@ class SimulatedInferenceSession:
             return InferenceCheck(False, 0, 0, 0, "stop_reason: the answer is not finished", b"")
         if any(self._stop_reason(index, tokens[:place]) for place in range(1, len(tokens))):
             return InferenceCheck(False, 0, 0, 0, "tokens: go on after the end", b"")
-        if generated != self._claim(index, tokens, generated.compute_ms):
+        claimed = replace(generated, trace=generated.trace or trace)
+        if claimed != self._claim(index, tokens, generated.compute_ms):
             return InferenceCheck(False, 0, 0, 0, "counts, text and trace do not fit the tokens", b"")
         return InferenceCheck(True, MICRO, 0, 0, "", trace)
 
     def _claim(self, index: int, tokens: Sequence[int], elapsed_ms: int) -> Generated:
         stop = self._stop_reason(index, tokens)
         assert stop is not None
-        trace, size = self._trace(index, tokens, b"decode"), self._prompt_tokens(index)
+        trace, size = self._trace(index, tokens), self._prompt_tokens(index)
         return Generated(index, _text(tokens), tuple(tokens), size, len(tokens), stop, elapsed_ms, trace)
 
     def _prompt_tokens(self, index: int) -> int:
@@ -102,8 +104,8 @@ class SimulatedInferenceSession:
         digest = self._hash(index, tokens)
         return _END if digest[0] % _END_ODDS == 0 else digest[1] % len(_WORDS)
 
-    def _trace(self, index: int, tokens: Sequence[int], part: bytes) -> bytes:
-        logits = (self._hash(index, tokens[: place + 1], part)[0] / 16 for place in range(len(tokens)))
+    def _trace(self, index: int, tokens: Sequence[int]) -> bytes:
+        logits = (self._hash(index, tokens[: place + 1], b"logit")[0] / 16 for place in range(len(tokens)))
         return struct.pack(f"<{len(tokens)}f", *logits)
 
     def _hash(self, index: int, tokens: Sequence[int], part: bytes = b"") -> bytes:

@@ -53,7 +53,9 @@ async def test_an_honest_answer_is_streamed_and_passes(backend: Inference, optio
         check = await judged(backend, model, task, claim)
         assert check == await judged(backend, model, task, claim)
         assert (check.ok, check.reason, check.exact_ppm) == (True, "", 1_000_000)
-        assert len(check.trace) == len(claim.trace) == 4 * len(claim.tokens)
+        assert check.trace == claim.trace
+        assert len(claim.trace) == 4 * len(claim.tokens)
+        assert await judged(backend, model, task, replace(claim, trace=b"")) == check
     assert done[0].prompt_tokens == len("Hm.\n\nHello")
     again = await answers(backend, model, task)
     assert [(claim.tokens, claim.trace) for claim in again] == [(claim.tokens, claim.trace) for claim in done]
@@ -84,7 +86,7 @@ LIES: dict[str, Callable[[Generated], Generated]] = {
     "a prompt that was not asked": lambda claim: replace(claim, prompt_index=7),
     "a negative prompt": lambda claim: replace(claim, prompt_index=-1),
     "another stop": lambda claim: replace(claim, stop_reason="context"),
-    "no trace": lambda claim: replace(claim, trace=b""),
+    "half a trace": lambda claim: replace(claim, trace=claim.trace[: len(claim.trace) // 2]),
 }
 
 
@@ -103,6 +105,9 @@ async def test_lies_are_caught(backend: Inference, lie: str, options: dict[str, 
     check = await judged(backend, model, task, LIES[lie](honest))
     assert not check.ok
     assert check.reason
+    if lie != "half a trace":
+        sealed = await judged(backend, model, task, replace(LIES[lie](honest), trace=b""))
+        assert (sealed.ok, sealed.reason) == (False, check.reason)
 
 
 async def test_a_forged_token_is_named() -> None:
@@ -123,13 +128,18 @@ async def test_other_weights_are_caught_and_a_trace_of_others_too() -> None:
     assert (check.ok, check.reason.partition("[")[0]) == (False, "trace")
 
 
-async def test_the_verifiers_trace_is_its_own() -> None:
-    """Close to the worker's and yet other bits: copying the worker's proves nothing."""
-    backend, model, task = InProcessInference(), random_model(), ask(num_predict=16)
-    claim = (await answers(backend, model, task))[0]
-    check = await judged(backend, model, task, claim)
-    apart = np.abs(np.frombuffer(claim.trace, "<f4") - np.frombuffer(check.trace, "<f4"))
-    assert 0 < apart.max() < 1e-4
+@pytest.mark.parametrize("options", [{}, SAMPLED])
+async def test_a_trace_is_that_of_one_pass_over_the_answer(options: dict[str, int]) -> None:
+    """Which it is to the bit; while decoding piece by piece gives other last bits."""
+    model, task = random_model(), ask(num_predict=16, **options)
+    claim = (await answers(InProcessInference(), model, task))[0]
+    decoder, prompt = Decoder(parse_causal_graph(model.graph), model.weights, CPU), list(b"Hello")
+    passed = decoder.prefill([*prompt, *claim.tokens[:-1]], len(prompt) - 1)
+    decoder.begin()
+    pieces = [decoder.advance(fed) for fed in (prompt, *([token] for token in claim.tokens[:-1]))]
+    chosen = [[row[token] for row, token in zip(rows, claim.tokens, strict=True)] for rows in (passed, pieces)]
+    assert claim.trace == struct.pack("<16f", *chosen[0])
+    assert claim.trace != struct.pack("<16f", *chosen[1])
 
 
 async def test_generation_stops_at_the_end_token_the_count_and_the_context() -> None:
