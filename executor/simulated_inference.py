@@ -16,17 +16,22 @@ from hashlib import blake2b
 import trio
 
 from ..protocol.codec import encode
+from ..protocol.errors import ExecutionFailed, LocalError
 from ..protocol.inference import (
     Generated,
     InferenceCheck,
+    InferSpec,
     InferTask,
     ModelFiles,
+    ModelManifest,
     StopReason,
     TokensGenerated,
     check_manifest,
     check_task,
+    model_id,
 )
-from ..protocol.limits import MICRO
+from ..protocol.limits import MICRO, MODELS_OFFERED_MAX
+from ..protocol.messages import ModelOffer
 from .class_digest import class_digest
 from .tokens import encode_prompt
 
@@ -143,3 +148,71 @@ class SimulatedInference:
     @asynccontextmanager
     async def _inference_session(self, model: ModelFiles, task: InferTask) -> AsyncIterator[SimulatedInferenceSession]:
         yield SimulatedInferenceSession(model, task, self._pace)
+
+
+class SimulatedModels:
+    """Serves models on a SimulatedInference: all warm, each as fast as the pace says."""
+
+    def __init__(
+        self,
+        models: Sequence[tuple[ModelManifest, int, int]],
+        *,
+        seconds_per_token: float = 0.02,
+        class_name: str = "sim",
+    ) -> None:
+        """`models`: manifest, and micro-CYX for 1,000 tokens that are read and written. Raises LocalError for a
+        manifest that is none, two of one model, or more than MODELS_OFFERED_MAX."""
+        self._backend = SimulatedInference(class_name, seconds_per_token=seconds_per_token)
+        self._speed_micro = round(MICRO / seconds_per_token) if seconds_per_token else 0
+        self._models: dict[bytes, tuple[ModelManifest, int, int]] = {}
+        for one in models:
+            check_manifest(one[0])
+            if self._models.setdefault(model_id(one[0]), one) is not one:
+                raise LocalError(f"{one[0].name} is there twice", field="models", fix="leave one out")
+        if len(self._models) > MODELS_OFFERED_MAX:
+            raise LocalError(f"are {len(self._models)}", field="models", fix=f"at most {MODELS_OFFERED_MAX}")
+
+    @property
+    def execution_class(self) -> bytes:
+        """Of the backend, as in each offer."""
+        return self._backend.execution_class
+
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """All of them, by name."""
+        offers = (self._offer(model, *rest) for model, rest in self._models.items())
+        return tuple(sorted(offers, key=lambda offer: (offer.name, offer.model)))
+
+    def _offer(self, model: bytes, manifest: ModelManifest, prompt_rate: int, generated_rate: int) -> ModelOffer:
+        return ModelOffer(
+            name=manifest.name,
+            kind=manifest.kind,
+            model=model,
+            backend=self._backend.execution_class,
+            quantisation=manifest.quantisation,
+            context_length=manifest.context_length,
+            prompt_rate=prompt_rate,
+            generated_rate=generated_rate,
+            tokens_per_s_micro=self._speed_micro,
+            warm=True,
+        )
+
+    def prepare(self, model: bytes) -> None:
+        """Nothing has to be loaded."""
+
+    def session(self, spec: InferSpec) -> AbstractAsyncContextManager[SimulatedInferenceSession]:
+        """A session. Entering raises ExecutionFailed when the model is not served, or not on that backend."""
+        return self._session(spec)
+
+    @asynccontextmanager
+    async def _session(self, spec: InferSpec) -> AsyncIterator[SimulatedInferenceSession]:
+        found = self._models.get(spec.model)
+        if found is None:
+            raise ExecutionFailed(f"the model {spec.model.hex()[:16]} is not served here")
+        if spec.backend != self._backend.execution_class:
+            raise ExecutionFailed(f"{found[0].name} is not served on the backend {spec.backend.hex()[:16]}")
+        async with self._backend.inference_session(ModelFiles(found[0]), spec.task) as session:
+            yield session
+
+    def gpu_utilization_ppm(self) -> int | None:
+        """There is no GPU."""
+        return None

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -18,12 +19,12 @@ from cyxnode.executor.causal import parse_causal_graph
 from cyxnode.executor.decoder import Decoder
 from cyxnode.executor.generation import Outbox
 from cyxnode.executor.inference_inprocess import InProcessInference
-from cyxnode.executor.simulated_inference import SimulatedInference
+from cyxnode.executor.simulated_inference import SimulatedInference, SimulatedModels
 from cyxnode.executor.tensors import read_tensors, write_tensors
 from cyxnode.executor.tokens import END, decode_tokens
 from cyxnode.protocol.errors import ExecutionFailed, LocalError
-from cyxnode.protocol.inference import Generated, TokensGenerated
-from cyxnode.protocol.limits import TOKENS_DELAY_MAX_MS
+from cyxnode.protocol.inference import Generated, InferSpec, TokensGenerated, model_id
+from cyxnode.protocol.limits import MODELS_OFFERED_MAX, TOKENS_DELAY_MAX_MS
 from cyxnode.protocol.ports import Inference
 from inference_models import Heard, answers, ask, files, judged, random_model
 
@@ -207,6 +208,29 @@ async def test_simulated_tokens_take_virtual_time(autojump_clock: MockClock) -> 
     assert trio.current_time() - started == pytest.approx(2.0 * len(claim.tokens))
     assert claim.compute_ms == round(2000 * len(claim.tokens))
     assert SimulatedInference("a").execution_class != SimulatedInference("b").execution_class
+
+
+async def test_simulated_models_are_served_by_id_and_class() -> None:
+    first = msgspec.structs.replace(random_model().manifest, name="b")
+    second = msgspec.structs.replace(first, name="a", digest=bytes(32))
+    models = SimulatedModels([(first, 500, 2_000), (second, 1, 4)], seconds_per_token=0.0)
+    assert [offer.name for offer in models.offers()] == ["a", "b"]
+    offer = models.offers()[1]
+    assert (offer.model, offer.backend) == (model_id(first), models.execution_class)
+    assert (offer.prompt_rate, offer.generated_rate, offer.context_length) == (500, 2_000, 32)
+    spec = InferSpec(model=offer.model, backend=offer.backend, task=ask("Hello"), secret=bytes(32))
+    async with models.session(spec) as session:
+        (claim,) = await session.generate(Heard())
+        assert (await session.check(claim)).ok
+    for wrong in ({"model": bytes(32)}, {"backend": bytes(32)}):
+        with pytest.raises(ExecutionFailed, match="not served"):
+            async with models.session(msgspec.structs.replace(spec, **wrong)):
+                pass
+    with pytest.raises(LocalError, match="twice"):
+        SimulatedModels([(first, 1, 1), (msgspec.structs.replace(first, name="c"), 1, 1)])
+    many = [(msgspec.structs.replace(first, digest=bytes([n]) * 32), 1, 1) for n in range(MODELS_OFFERED_MAX + 1)]
+    with pytest.raises(LocalError, match="are 9"):
+        SimulatedModels(many)
 
 
 @pytest.mark.parametrize(("token_ms", "most_events"), [(1, 7), (7, 35), (50, 100)])
