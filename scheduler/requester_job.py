@@ -17,8 +17,9 @@ import trio
 from ..protocol.chain import CloseJob, Verdict
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import CyxError
-from ..protocol.limits import PEERS_CONNECTED_MAX
-from ..protocol.messages import JobAnnounce
+from ..protocol.inference import Answers
+from ..protocol.limits import PEERS_CONNECTED_MAX, TOKENS_TEXT_MAX_CHARS
+from ..protocol.messages import JobAnnounce, Tokens
 from ..protocol.validation import market_topic
 from .data_service import DataService
 from .job import JobEvent
@@ -30,7 +31,7 @@ from .requester_record import JobRecord
 from .requester_watch import ChainWatch
 from .result_fetch import answers_of, fetch_result
 from .supervision import plain_nursery
-from .token_reader import TokenReader
+from .token_reader import TokenReader, unheard
 from .wire import ANNOUNCE, Wire
 
 ANNOUNCE_AGAIN_S = 0.5
@@ -143,11 +144,25 @@ class JobRun:
         record.event(EVENTS.get(verdict, JobEvent.FAILED), reason or verdict.name)
         record.stage("completed", reason)
         receipt = build_receipt(record, self.wire, self.funding.chain.program)
-        answers = answers_of(result) if result is not None and record.order.kind == "infer" else None
+        answers = self._shown(result) if result is not None and record.order.kind == "infer" else None
         weights = result if answers is None else None
         return JobResult(
             record.job, record.story.phase, reason, weights, receipt, record.story, record.declined(), answers
         )
+
+    def _shown(self, result: bytes) -> Answers:
+        """The settled answers; what the stream did not show of them is shown now."""
+        answers, record = answers_of(result), self.record
+        rest = unheard(answers, record.heard)
+        if rest is None:
+            record.trouble("the worker streamed something else than the committee checked: only the result counts")
+        for index, text in (rest or {}).items():
+            for start in range(0, len(text), TOKENS_TEXT_MAX_CHARS):
+                generated, piece = answers.answers[index].generated_tokens, text[start : start + TOKENS_TEXT_MAX_CHARS]
+                record.heard_tokens(
+                    Tokens(job=record.job, sequence=0, prompt_index=index, generated=generated, text=piece)
+                )
+        return answers
 
     async def _read_tokens(self) -> None:
         """Show the answer as it grows, from the award on."""

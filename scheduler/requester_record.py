@@ -43,6 +43,8 @@ class JobRecord:
     award: CertifiedAward | None = None
     claim: Signed[Claim] | None = None
     outcome: Signed[Outcome] | None = None
+    heard: dict[int, str] = field(default_factory=dict)
+    """Of an inference: the texts that were streamed, by prompt."""
     declines: dict[NodeId, Decline] = field(default_factory=dict)
     stages: dict[str, int] = field(default_factory=dict)
     transactions: dict[str, str] = field(default_factory=dict)
@@ -59,8 +61,9 @@ class JobRecord:
 
     def heard_tokens(self, piece: Tokens) -> None:
         """A piece of the answer came from the worker."""
-        if not piece.sequence:
+        if not self.heard:
             self.stage("answering")
+        self.heard[piece.prompt_index] = self.heard.get(piece.prompt_index, "") + piece.text
         self.observe(piece)
 
     def trouble(self, detail: str) -> None:

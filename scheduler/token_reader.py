@@ -1,12 +1,12 @@
 """The requester's end of a growing answer: pieces in order, from the worker that won, over as many streams as it takes.
 
 A stream that breaks is opened again after 1, 2, 4, 8 and 16 s, from the piece that is due: nothing is shown twice and
-nothing is left out. What never comes costs only the show: the settled result is fetched in any case.
+nothing is left out. What never comes is shown from the settled result, which is fetched in any case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -14,11 +14,13 @@ import trio
 
 from ..protocol.envelope import open_as
 from ..protocol.errors import PeerUnreachable, RemoteError
+from ..protocol.inference import Answers
 from ..protocol.limits import FRAME_MAX_BYTES, RETRY_DELAYS_S, TOKEN_PIECES_MAX
 from ..protocol.messages import Tokens, TokensRequest
 from ..protocol.units import JobId, NodeId, base58
 from .wire import TOKENS, Wire
 
+QUICK_S = 0.05
 log = structlog.get_logger()
 
 
@@ -43,15 +45,17 @@ class TokenReader:
                 await self._read()
                 return
             except (PeerUnreachable, RemoteError) as error:
-                failures = 0 if self.due > before else failures + 1
+                failures = 1 if self.due > before else failures + 1
                 if failures > len(RETRY_DELAYS_S):
                     self.trouble(f"the answer is not shown any further ({error}); its result will be fetched")
                     return
-                delay_s = RETRY_DELAYS_S[max(0, failures - 1)]
+                # the worker may hear of its award a moment after us
+                early = not self.due and failures == 1
+                delay_s = QUICK_S if early else RETRY_DELAYS_S[failures - 1]
                 log.info("token stream broke", job=base58(self.job), at=self.due, cause=str(error), again_s=delay_s)
-                if self.due or failures > 1:
+                if not early:
                     self.trouble(f"the stream broke at piece {self.due} ({error}); again in {delay_s:.0f} s")
-                await trio.sleep(delay_s if self.due or failures > 1 else QUICK_S)
+                await trio.sleep(delay_s)
 
     async def _read(self) -> None:
         stream = await self.wire.transport.open_stream(self.worker, TOKENS)
@@ -69,5 +73,13 @@ class TokenReader:
             await stream.reset()
 
 
-QUICK_S = 0.05
-"""Before the second try: the worker may hear of its award a moment after us."""
+def unheard(answers: Answers, heard: Mapping[int, str]) -> dict[int, str] | None:
+    """What the settled answers add to the texts that were streamed, by prompt; None when those said something else."""
+    rest: dict[int, str] = {}
+    for index, answer in enumerate(answers.answers):
+        said = heard.get(index, "")
+        if not answer.text.startswith(said):
+            return None
+        if len(answer.text) > len(said):
+            rest[index] = answer.text[len(said) :]
+    return rest

@@ -27,7 +27,7 @@ from cyxnode.p2p.memory_network import Latency, MemoryNetwork
 from cyxnode.protocol.errors import ChainUnreachable
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.limits import MICRO
-from cyxnode.protocol.ports import Journal, Runner, Transport
+from cyxnode.protocol.ports import Journal, Models, Runner, Transport
 from cyxnode.protocol.spec import TrainSpec, steps_per_segment
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.context import NodeSettings
@@ -116,11 +116,13 @@ class World:
             randomness=SeededRandomness(random.Random(f"{self.seed}/{name}")),
         )
 
-    async def add_node(self, name: str, runner: Runner | None = None, **settings: Any) -> Node:
+    async def add_node(
+        self, name: str, runner: Runner | None = None, models: Models | None = None, **settings: Any
+    ) -> Node:
         """A staked provider and verifier, in a task of its own; `kill` ends it."""
         ports = await self.ports(name, micro_cyx=0 if self.key(name).node_id in self.scopes else 200 * MICRO)
         chosen = NodeSettings(bootstrap=self.bootstrap, **settings)
-        node: Node = await self.nursery.start(self._live, ports, runner or SimulatedRunner(), chosen)
+        node: Node = await self.nursery.start(self._live, ports, runner or SimulatedRunner(), chosen, models)
         self.nodes[ports.key.node_id] = node
         return node
 
@@ -150,12 +152,14 @@ class World:
         ports = await self.ports("reader", micro_cyx=0)
         return {account.node: account.slashed for account in await ports.chain.nodes() if account.slashed}
 
-    async def _live(self, ports: Ports, runner: Runner, settings: NodeSettings, task_status: Any) -> None:
+    async def _live(
+        self, ports: Ports, runner: Runner, settings: NodeSettings, models: Models | None, task_status: Any
+    ) -> None:
         with trio.CancelScope() as scope:
             self.scopes[ports.key.node_id] = scope
             async with ports.transport.run():  # type: ignore[attr-defined]
                 tampered = replace(ports, transport=self.tamper(ports.transport))
-                async with open_node(tampered, runner, settings) as node:
+                async with open_node(tampered, runner, settings, models) as node:
                     task_status.started(node)
                     await trio.sleep_forever()
 

@@ -92,8 +92,10 @@ def test_a_worker_that_was_not_served_is_named_only_if_we_were() -> None:
     found, _ = feed(case, machine.TaskSought(True, 9))
     assert found.decision == Settlement(Verdict.FAILED, WORKER, 0, 0, bytes(32), 0)
     assert found.reason == "the worker reports: not served"
-    vain, _ = feed(case, machine.TaskSought(False, 9, "the prompt is too long"))
-    assert vain.reason == "the prompt is too long"
+    impossible, _ = feed(case, machine.TaskSought(False, 9, "the prompt is too long"))
+    assert impossible.decision == Settlement(Verdict.FAILED, NOBODY, 0, 0, bytes(32), 0)
+    assert impossible.reason == "the prompt is too long"
+    vain, _ = feed(case, machine.TaskSought(False, 9))
     assert vain.decision == Settlement(Verdict.FAILED, NOBODY, 0, 0, bytes(32), 0)
     assert "the requester does not serve" in vain.reason
     assert feed(vain, machine.TaskSought(True, 10))[0] is vain

@@ -1,0 +1,326 @@
+"""Prompts in, tokens out, in virtual time: metered, streamed, checked, paid; and what is not paid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+
+from cyxnode.executor.simulated_inference import SimulatedModels
+from cyxnode.protocol.errors import ExecutionFailed, LocalError
+from cyxnode.protocol.inference import Generated
+from cyxnode.protocol.limits import CLASS_WAIT_MS, MICRO
+from cyxnode.protocol.messages import Tokens, token_units
+from cyxnode.protocol.receipt import verify_receipt
+from cyxnode.protocol.units import NodeId
+from cyxnode.scheduler.job import JobPhase
+from cyxnode.scheduler.requester_service import InferOrder, JobResult, News, RequesterService, Stage
+from inference_world import Cheating, invented, manifest, overstated, question, serving, truncated, untraced
+from market_world import World, open_world, winner_of
+
+
+class Heard:
+    """News of a job, in order."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Tokens] = []
+        self.stages: list[Stage] = []
+
+    def __call__(self, news: News) -> None:
+        if isinstance(news, Tokens):
+            self.pieces.append(news)
+        elif isinstance(news, Stage):
+            self.stages.append(news)
+
+    def text(self, prompt: int = 0) -> str:
+        return "".join(piece.text for piece in self.pieces if piece.prompt_index == prompt)
+
+
+@asynccontextmanager
+async def market(
+    models: Callable[[], SimulatedModels] = serving, count: int = 5
+) -> AsyncIterator[tuple[World, RequesterService, Heard]]:
+    """Nodes that all serve the same, and a requester."""
+    async with open_world() as world:
+        for number in range(count):
+            await world.add_node(f"node{number}", models=models())
+        heard = Heard()
+        yield world, await world.add_requester(observe=heard), heard
+
+
+async def asked(requester: RequesterService, order: InferOrder, within_s: float = 300) -> JobResult:
+    with trio.fail_after(within_s):
+        return await requester.submit(order)
+
+
+async def test_tokens_are_streamed_checked_metered_and_paid(autojump_clock: object) -> None:
+    async with market() as (_, requester, heard):
+        before = (await requester.chain.balance(requester.wire.me)).micro_cyx
+        result = await asked(requester, question())
+        assert result.phase is JobPhase.SETTLED, result
+        assert result.answers is not None and result.receipt is not None
+        (answer,) = result.answers.answers
+        assert heard.text() == answer.text != ""
+        metrics, paid = result.receipt["metrics"], result.receipt["paid"]
+        assert metrics["tokens_generated"] == answer.generated_tokens > 0
+        assert metrics["prompt_tokens"] == answer.prompt_tokens == len("What is on the boat?")
+        assert metrics["gpu_utilization_ppm"] is None, "there is no GPU here"
+        assert metrics["units"] == token_units(answer.prompt_tokens, answer.generated_tokens) < metrics["units_total"]
+        assert paid["amount"] == result.receipt["price_micro_cyx"] * metrics["units"] // metrics["units_total"]
+        assert verify_receipt(result.receipt)
+        left = (await requester.chain.balance(requester.wire.me)).micro_cyx
+        assert before - left - paid["amount"] in range(-2, 1), "all but the metered tokens comes back"
+
+
+async def test_a_batch_is_answered_in_order_each_prompt_metered(autojump_clock: object) -> None:
+    prompts = tuple(f"question {number}" for number in range(7))
+    async with market() as (_, requester, heard):
+        result = await asked(requester, question(*prompts, seed=5, temperature_micro=MICRO))
+        assert result.answers is not None and result.receipt is not None
+        answers = result.answers.answers
+        assert [heard.text(index) for index in range(7)] == [answer.text for answer in answers]
+        assert result.receipt["metrics"]["tokens_generated"] == sum(answer.generated_tokens for answer in answers)
+        assert len({answer.text for answer in answers}) == 7
+
+
+async def test_a_batch_of_the_most_prompts_fits(autojump_clock: object) -> None:
+    async with market() as (_, requester, _):
+        result = await asked(requester, question(*["?"] * 64, num_predict=8))
+        assert result.answers is not None and len(result.answers.answers) == 64
+
+
+async def test_the_receipt_of_other_tokens_does_not_verify(autojump_clock: object) -> None:
+    async with market() as (_, requester, _):
+        receipt = (await asked(requester, question())).receipt
+        assert receipt is not None
+        forged = {**receipt, "metrics": {**receipt["metrics"], "tokens_generated": 1}}
+        with pytest.raises(LocalError, match="metrics"):
+            verify_receipt(forged)
+
+
+async def test_a_model_that_nobody_serves_is_waited_for_and_then_unsold(autojump_clock: object) -> None:
+    async with market() as (_, requester, _):
+        began = trio.current_time()
+        result = await asked(requester, question(model="another"))
+        assert result.phase is JobPhase.UNSOLD
+        assert trio.current_time() - began == pytest.approx(CLASS_WAIT_MS / 1000, abs=2)
+        assert "5 do not serve the model: see what is served: cyxnode market models" in result.reason
+        assert "nothing was funded" in result.reason
+
+
+async def test_of_two_models_with_one_name_that_of_the_most_nodes_is_meant(autojump_clock: object) -> None:
+    async with open_world() as world:
+        for number in range(7):
+            other = manifest(digest=b"o" * 32) if number < 2 else manifest()
+            await world.add_node(f"node{number}", models=serving(other))
+        requester = await world.add_requester()
+        result = await asked(requester, question())
+        assert result.phase is JobPhase.SETTLED, result
+        assert result.receipt is not None
+        wrong = {world.key(f"node{number}").node_id for number in range(2)}
+        assert not wrong & set(world_members(world)), "they cannot check what they do not serve"
+
+
+def world_members(world: World) -> set[NodeId]:
+    rooms = [room for node in world.nodes.values() for room in node.market.rooms.by_job.values()]
+    return {member for room in rooms if room.auction.terms is not None for member in room.auction.terms.committee}
+
+
+async def test_a_prompt_that_cannot_fit_is_refused_before_anything_is_funded(autojump_clock: object) -> None:
+    files = manifest(
+        kind="torch", tokenizer="bytes", quantisation="float32", graph_cid="b" + "a" * 58, weights_cid="b" + "a" * 58
+    )
+    async with market(lambda: serving(files)) as (_, requester, _):
+        with pytest.raises(LocalError, match="reads fewer than 512") as caught:
+            await asked(requester, question("fits", "x" * 512))
+        assert caught.value.field == "prompts[1]"
+        assert not list(requester.journal.items(b"job/"))
+
+
+@pytest.mark.parametrize("forge", [truncated, overstated, invented, untraced])
+async def test_who_cheats_is_not_paid(autojump_clock: object, forge: Callable[[Generated], Generated]) -> None:
+    await _cheat(Cheating(forge), world_seed=1)
+
+
+async def test_who_serves_a_smaller_model_is_not_paid(autojump_clock: object) -> None:
+    await _cheat(Cheating(lambda one: one, real=manifest(digest=b"s" * 32)), world_seed=2)
+
+
+async def _cheat(cheating: Cheating, world_seed: int) -> None:
+    async with open_world(world_seed) as world:
+        for number in range(5):
+            await world.add_node(f"node{number}", models=serving())
+        cheat = await world.add_node("cheat", models=cheating)
+        requester = await world.add_requester()
+        verdicts = Counter[bool]()
+        for _ in range(8):
+            result = await asked(requester, question())
+            verdicts[result.phase is JobPhase.SETTLED] += 1
+            if cheating.tried:
+                break
+        assert cheating.tried, "the cheapest bid never won"
+        assert result.phase is JobPhase.FAILED, result
+        assert result.receipt is not None and result.receipt["paid"]["amount"] == 0
+        assert await world.failures() == {cheat.context.wire.me: 1}
+
+
+class Broken(SimulatedModels):
+    """Raises `error` where others answer, after some pieces."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__([(manifest(), 500, 2_000)])
+        self._error = error
+
+    @asynccontextmanager
+    async def _session(self, spec: Any) -> AsyncIterator[Any]:
+        async with super()._session(spec) as honest:
+            error = self._error
+
+            class Session:
+                async def generate(self, emit: Any) -> Any:
+                    await trio.sleep(0.1)
+                    raise error
+
+                async def check(self, generated: Generated) -> Any:
+                    if isinstance(error, LocalError):
+                        raise error
+                    return await honest.check(generated)
+
+            yield Session()
+
+
+async def test_a_backend_that_fails_is_reported_and_nothing_is_charged(autojump_clock: object) -> None:
+    async with market(lambda: Broken(ExecutionFailed("out of memory"))) as (world, requester, _):
+        result = await asked(requester, question())
+        assert (result.phase, result.delivered) == (JobPhase.FAILED, False)
+        assert "out of memory" in result.reason
+        assert result.receipt is not None and result.receipt["paid"]["amount"] == 0
+        assert list((await world.failures()).values()) == [1]
+
+
+async def test_what_no_model_could_answer_costs_no_worker_its_record(autojump_clock: object) -> None:
+    broken = LocalError("has 900 tokens, 512 fit", field="prompts[0]", fix="shorten it")
+    async with market(lambda: Broken(broken)) as (world, requester, _):
+        result = await asked(requester, question())
+        assert result.phase is JobPhase.FAILED
+        assert "prompts[0]: has 900 tokens" in result.reason
+        assert await world.failures() == {}
+
+
+async def test_a_worker_cannot_blame_a_good_request(autojump_clock: object) -> None:
+    async with open_world() as world:
+        for number in range(5):
+            await world.add_node(f"node{number}", models=serving())
+        liar = await world.add_node("liar", models=_liar())
+        requester = await world.add_requester()
+        for _ in range(8):
+            result = await asked(requester, question())
+            if result.phase is not JobPhase.SETTLED:
+                break
+        assert result.phase is JobPhase.FAILED
+        assert await world.failures() == {liar.context.wire.me: 1}
+
+
+def _liar() -> Broken:
+    liar = Broken(LocalError("is bad", field="prompts[0]", fix="never"))
+    liar._models = {model: (one, 1, 1) for model, (one, *_) in liar._models.items()}
+    return liar
+
+
+async def test_a_stream_that_breaks_goes_on_where_it_was(autojump_clock: object) -> None:
+    async with market(lambda: serving(pace_s=2.0)) as (world, requester, heard):
+        async with trio.open_nursery() as nursery:
+
+            async def interrupt() -> None:
+                worker = await winner_of(world)
+                while len(heard.pieces) < 3:  # noqa: ASYNC110
+                    await trio.sleep(0.1)
+                for _ in range(2):
+                    world.network.partition([[requester.wire.me], [worker]])
+                    await trio.sleep(2)
+                    world.network.heal()
+                    await trio.sleep(3)
+
+            nursery.start_soon(interrupt)
+            result = await asked(requester, question())
+        assert result.answers is not None, result
+        assert heard.text() == result.answers.answers[0].text
+        assert [piece.sequence for piece in heard.pieces] == list(range(len(heard.pieces)))
+        assert any(stage.name == "trouble" and "stream broke" in stage.detail for stage in heard.stages)
+
+
+async def test_what_was_not_streamed_is_shown_from_the_result(autojump_clock: object) -> None:
+    async with market(lambda: serving(pace_s=0.5)) as (world, requester, heard):
+        async with trio.open_nursery() as nursery:
+
+            async def interrupt() -> None:
+                worker = await winner_of(world)
+                while len(heard.pieces) < 3:  # noqa: ASYNC110
+                    await trio.sleep(0.1)
+                world.network.partition([[requester.wire.me], [worker]])
+                await trio.sleep(8)
+                world.network.heal()
+
+            nursery.start_soon(interrupt)
+            result = await asked(requester, question())
+        assert result.answers is not None, result
+        assert heard.text() == result.answers.answers[0].text
+
+
+async def test_a_worker_that_dies_in_mid_answer_is_not_paid(autojump_clock: object) -> None:
+    async with market(lambda: serving(pace_s=1.0)) as (world, requester, heard):
+        async with trio.open_nursery() as nursery:
+
+            async def kill() -> None:
+                worker = await winner_of(world)
+                while len(heard.pieces) < 3:  # noqa: ASYNC110
+                    await trio.sleep(0.1)
+                world.kill(worker)
+
+            nursery.start_soon(kill)
+            result = await asked(requester, question())
+        assert (result.phase, result.delivered) == (JobPhase.FAILED, False)
+        assert result.receipt is not None and result.receipt["paid"]["amount"] == 0
+
+
+async def test_only_the_requester_reads_the_answers_as_they_grow(autojump_clock: object) -> None:
+    async with market(lambda: serving(pace_s=0.5)) as (world, requester, _):
+        stranger = await world.add_requester("stranger")
+        from cyxnode.protocol.messages import TokensRequest
+        from cyxnode.scheduler.wire import TOKENS
+
+        got: list[bytes | None] = []
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                worker = await winner_of(world)
+                (job,) = world.nodes[worker].market.rooms.by_job
+                stream = await stranger.wire.transport.open_stream(worker, TOKENS)
+                await stream.send(stranger.wire.seal(TokensRequest(job=job, start=0)))
+                try:
+                    got.append(await stream.receive())
+                except Exception:
+                    got.append(None)
+
+            nursery.start_soon(listen)
+            await asked(requester, question())
+        assert got == [None]
+
+
+async def test_a_training_and_an_inference_go_side_by_side(autojump_clock: object) -> None:
+    from market_world import run_job
+
+    async with market() as (_, requester, _):
+        trained = await run_job(requester)
+        answered = await asked(requester, question())
+        assert trained.weights is not None and trained.answers is None
+        assert answered.answers is not None and answered.weights is None
+
+
+def test_the_budget_of_an_order_may_be_left_to_the_market() -> None:
+    assert replace(question(), budget=0).budget == 0
