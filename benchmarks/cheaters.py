@@ -36,7 +36,10 @@ def measure(kind: str, seeds: int, until_s: float) -> dict[str, Any]:
         # One cheater in twelve peers of the jobs' class: all members are honest, as the prediction assumes. One sybil
         # alone is none.
         share = 0.34 if kind == "sybil" else 0.1
-        plan = Plan(seed=seed, peers=12, minutes=2.0, jobs=16, requesters=4, cheaters=share, cheats=(kind,))
+        prompts = 1.0 if CHEATS[kind].infers else 0.0
+        plan = Plan(
+            seed=seed, peers=12, minutes=2.0, jobs=16, requesters=4, cheaters=share, cheats=(kind,), prompts=prompts
+        )
         run = run_plan(plan)
         worlds += 1
         score.merge(run.cheating[kind])

@@ -59,6 +59,7 @@ PLAN_OPTIONS = (
     click.option("--k", default="3", show_default=True, type=click.Choice(["3", "5", "7"]), help="Committee seats."),
     click.option("--faults", default="none", show_default=True, type=click.Choice(sorted(PROFILES)), help="Trouble."),
     click.option("--haste", default=1.0, show_default=True, type=click.FloatRange(0, 1_000), help="Times the trouble."),
+    click.option("--prompts", default="0%", show_default=True, type=Share(), help="Share of jobs that are inferences."),
     click.option("--cheaters", default="0%", show_default=True, type=Share(), help="Share of peers that cheat."),
     click.option("--cheat", "cheats", multiple=True, help="Only this kind of cheat; may be given several times."),
 )
@@ -69,7 +70,7 @@ def plan_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_plan(*args: Any, k: str, cheats: tuple[str, ...], **options: Any) -> Any:
-        names = ("peers", "minutes", "jobs", "requesters", "classes", "faults", "haste", "cheaters")
+        names = ("peers", "minutes", "jobs", "requesters", "classes", "faults", "haste", "prompts", "cheaters")
         fields = {name: options.pop(name) for name in names}
         check_cheats(cheats)
 

@@ -81,6 +81,8 @@ def check_real(plan: Plan, *, torch: bool) -> None:
     if plan.cheaters:
         fix = "leave --real out: cheaters put their hands on ports that processes do not show"
         raise LocalError("real worlds have no cheaters", field="cheaters", fix=fix)
+    if plan.prompts:
+        raise LocalError("real worlds only train", field="prompts", fix="leave it out")
     if plan.peers > REAL_PEERS_MAX:
         fix = f"at most {REAL_PEERS_MAX}: each is a process on this machine"
         raise LocalError(f"{plan.peers} are too many for a real world", field="peers", fix=fix)

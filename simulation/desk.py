@@ -9,11 +9,13 @@ from random import Random
 import trio
 
 from ..protocol.errors import CyxError
+from ..protocol.inference import InferTask
 from ..protocol.limits import MICRO
 from ..protocol.ports import Blobs
 from ..protocol.spec import TrainSpec, steps_per_segment
-from ..scheduler.requester_service import JobResult, News, RequesterService, Stage, TrainOrder
-from .plan import MFLOP_PER_S, MFLOP_PER_STEP, Plan, job_steps
+from ..protocol.units import MicroCyx
+from ..scheduler.requester_service import InferOrder, JobResult, News, Order, RequesterService, Stage, TrainOrder
+from .plan import MFLOP_PER_S, MFLOP_PER_STEP, MODEL_NAME, PREDICTED, Plan, is_inference, job_steps
 
 WAN_WINDOW_MS = 2_000
 """Commit and reveal windows, and rounds, of jobs whose bidders are all over the globe (DESIGN 5)."""
@@ -45,7 +47,7 @@ class Desk:
     is the world's time, and `tell` its timeline."""
 
     name: str
-    order: Callable[[int, Blobs], TrainOrder]
+    order: Callable[[int, Blobs], Order]
     now_s: Callable[[], float]
     tell: Callable[[str, str], None]
     service: RequesterService | None = None
@@ -68,6 +70,28 @@ class Desk:
             except CyxError as error:
                 record.error = str(error)
                 self.tell("job", f"{record.number} error {error}")
+
+
+def any_order(plan: Plan, number: int, blobs: Blobs) -> Order:
+    """The job of a number, of whichever kind the plan gives it."""
+    return simulated_prompt(plan, number) if is_inference(plan, number) else simulated_order(plan, number, blobs)
+
+
+def simulated_prompt(plan: Plan, number: int) -> InferOrder:
+    """An inference that follows from the seed and its number: one to four prompts."""
+    rng = Random(f"{plan.seed}/prompt/{number}")
+    prompts = tuple(f"Which word is number {rng.randrange(10**9)}?" for _ in range(rng.randint(1, 4)))
+    return InferOrder(
+        model=MODEL_NAME,
+        task=InferTask(prompts=prompts, num_predict=PREDICTED, seed=rng.randrange(2**53)),
+        budget=MicroCyx(0),
+        unsandboxed_ok=True,
+        k=plan.k,  # type: ignore[arg-type]
+        work_seconds=WORK_SECONDS,
+        commit_window_ms=WAN_WINDOW_MS,
+        reveal_window_ms=WAN_WINDOW_MS,
+        round_ms=WAN_WINDOW_MS,
+    )
 
 
 def simulated_order(

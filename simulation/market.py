@@ -7,8 +7,8 @@ from functools import partial
 import trio
 
 from .cheaters import Cheat, recruit
-from .desk import Desk, simulated_order
-from .plan import MFLOP_PER_S, node_rate
+from .desk import Desk, any_order
+from .plan import MFLOP_PER_S, model_rate, node_rate
 from .world import NODE_MICRO_CYX, REQUESTER_MICRO_CYX, World
 
 
@@ -23,6 +23,7 @@ async def populate(world: World) -> tuple[list[Desk], list[Cheat]]:
             rate_micro_per_s=node_rate(plan, number),
             mflop_per_s=MFLOP_PER_S,
         )
+        peer.model_rate = model_rate(plan, number) if plan.prompts else 0
         world.peers.append(peer)
     cheats = recruit(world, world.peers)
     async with trio.open_nursery() as nursery:
@@ -32,7 +33,7 @@ async def populate(world: World) -> tuple[list[Desk], list[Cheat]]:
     for number in range(plan.requesters):
         peer = world.new_peer(f"requester{number}", micro_cyx=REQUESTER_MICRO_CYX)
         world.requesters.append(peer)
-        desk = Desk(peer.name, partial(simulated_order, plan), trio.current_time, world.trace.event)
+        desk = Desk(peer.name, partial(any_order, plan), trio.current_time, world.trace.event)
         desk.service = await world.open_requester(peer, desk.observe)
         desks.append(desk)
     for cheat in cheats:

@@ -62,6 +62,10 @@ SECONDS_PER_STEP = MFLOP_PER_STEP / MFLOP_PER_S
 """Virtual seconds of one training step, so that a job lasts as long as it is quoted."""
 REAL_MFLOP_PER_S = 25_000
 """The same for nodes of real worlds that pretend to train: real time is dear, so their jobs last 2 to 12 seconds."""
+MODEL_NAME = "simulated"
+SECONDS_PER_TOKEN = 0.05
+PREDICTED = 256
+"""Tokens that the prompts of a world ask for at most; a simulated answer has 32 in the mean."""
 WARM_UP_S = 5.0
 """Virtual seconds before the first job and the first fault."""
 WIND_DOWN_S = 150.0
@@ -84,6 +88,8 @@ class Plan:
     cheats: tuple[str, ...] = ()
     k: int = 3
     haste: float = 1.0
+    prompts: float = 0.0
+    """Share of the jobs that are inferences."""
     drop: tuple[int, ...] = ()
     """Numbers of happenings left out: set by the shrinker."""
 
@@ -94,6 +100,8 @@ class Plan:
             f"--requesters {self.requesters} --classes {self.classes} --faults {self.faults} --k {self.k}",
             f"--haste {self.haste:g} --cheaters {self.cheaters * 100:g}%",
         ]
+        if self.prompts:
+            parts.append(f"--prompts {self.prompts * 100:g}%")
         parts += [f"--cheat {name}" for name in self.cheats]
         parts += [f"--drop {number}" for number in self.drop]
         return " ".join(parts)
@@ -191,6 +199,16 @@ def _times(rng: Random, per_hour: float, end_s: float) -> Iterator[float]:
 def node_rate(plan: Plan, number: int) -> int:
     """What peer `number` asks per second of work, in micro-CYX."""
     return Random(f"{plan.seed}/rate/{number}").randint(10_000, 60_000)
+
+
+def is_inference(plan: Plan, number: int) -> bool:
+    """Whether job `number` asks prompts instead of training."""
+    return plan.prompts > 0 and Random(f"{plan.seed}/kind/{number}").random() < plan.prompts
+
+
+def model_rate(plan: Plan, number: int) -> int:
+    """What peer `number` asks for 1,000 tokens that it writes, in micro-CYX; a quarter for those that it reads."""
+    return Random(f"{plan.seed}/tokens/{number}").randint(1_000, 8_000)
 
 
 def job_steps(plan: Plan, number: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from ..protocol.units import base58
 from ..scheduler.job import JobPhase
 from .desk import JobRecord
-from .plan import SECONDS_PER_STEP, job_steps
+from .plan import SECONDS_PER_STEP, Plan, is_inference, job_steps
 from .run import Run
 
 EVENTS_MAX = 50_000
@@ -113,11 +113,17 @@ def _job(run: Run, record: JobRecord) -> dict[str, Any]:
         "award_ms": record.between_ms("submitted", "awarded"),
         "claim_ms": record.between_ms("submitted", "claimed"),
         "paid_ms": record.between_ms("submitted", "settled"),
-        "work_s": job_steps(run.plan, record.number) * SECONDS_PER_STEP,
+        "kind": "infer" if is_inference(run.plan, record.number) else "train",
+        "work_s": _work_s(run.plan, record.number),
         "price_micro_cyx": int(receipt.get("paid", {}).get("amount", 0)),
         "paid": paid,
         "refunded": result is not None and not paid and "funded" in record.stages,
     }
+
+
+def _work_s(plan: Plan, number: int) -> float:
+    """Virtual seconds of training that a job is; an inference trains nothing."""
+    return 0.0 if is_inference(plan, number) else job_steps(plan, number) * SECONDS_PER_STEP
 
 
 def _cheats(run: Run) -> dict[str, dict[str, int]]:

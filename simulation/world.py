@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from ..executor.simulated import SimulatedRunner
+from ..executor.simulated_inference import SimulatedModels
 from ..ledger.addresses import LOCAL_PROGRAM_ID
 from ..ledger.chain_client import ChainClient
 from ..ledger.chain_service import tick
@@ -32,8 +33,9 @@ from ..p2p.memory import MemoryTransport
 from ..p2p.memory_network import MemoryNetwork
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
+from ..protocol.inference import ModelManifest
 from ..protocol.limits import MICRO
-from ..protocol.ports import Runner
+from ..protocol.ports import Models, Runner
 from ..protocol.units import NodeId
 from ..scheduler.context import NodeSettings
 from ..scheduler.node import Node, Ports, may_serve, open_node, open_presence, open_requester
@@ -41,7 +43,7 @@ from ..scheduler.requester_service import News, RequesterService
 from .clock import START_S, SeededRandomness, VirtualClock
 from .geography import Geography
 from .opened import OpenedMemo
-from .plan import PROFILES, SECONDS_PER_STEP, Plan, place
+from .plan import MODEL_NAME, PROFILES, SECONDS_PER_STEP, SECONDS_PER_TOKEN, Plan, place
 from .trace import Trace
 from .work import MeteredRunner, WorkLog
 
@@ -49,6 +51,9 @@ LAMPORTS = 10**10
 NODE_MICRO_CYX = 300 * MICRO
 REQUESTER_MICRO_CYX = 10_000 * MICRO
 BLOB_QUOTA_BYTES = 1 << 30
+MODEL = ModelManifest(
+    name=MODEL_NAME, kind="gguf", digest=bytes(32), tokenizer="model", quantisation="Q4_1", context_length=4_096
+)
 GRAIN_S = 0.002
 """Arrivals happen at multiples of it: a tick of virtual time serves all nodes at once."""
 
@@ -70,6 +75,9 @@ class Peer:
     cheat: str = ""
     dress: Callable[[Peer, Ports, Runner], tuple[Ports, Runner]] = lambda peer, ports, runner: (ports, runner)
     """Where a cheater puts its hands on its own ports: identity for the honest."""
+    dress_models: Callable[[Models], Models] = lambda models: models
+    model_rate: int = 0
+    """Micro-CYX for 1,000 tokens that are written; 0 for who serves no model."""
     node: Node | None = None
     scope: trio.CancelScope | None = None
     lives: int = 0
@@ -157,7 +165,7 @@ class World:
                     SimulatedRunner(SECONDS_PER_STEP, class_name=peer.class_name), self.work, peer.name
                 )
                 dressed, runner = peer.dress(peer, ports, metered)
-                async with open_node(dressed, runner, peer.settings) as peer.node:
+                async with open_node(dressed, runner, peer.settings, models_of(peer)) as peer.node:
                     self.trace.event("up", peer.name)
                     task_status.started()
                     await trio.sleep_forever()
@@ -214,6 +222,15 @@ async def open_world(plan: Plan) -> AsyncIterator[World]:
         world.bootstrap = await nursery.start(world._serve_bootstrap, lamp)
         yield world
         nursery.cancel_scope.cancel()
+
+
+def models_of(peer: Peer) -> Models | None:
+    """What a peer serves: the one model of these worlds, on a backend of its own class."""
+    if not peer.model_rate:
+        return None
+    rates = (MODEL, peer.model_rate // 4, peer.model_rate)
+    served = SimulatedModels([rates], seconds_per_token=SECONDS_PER_TOKEN, class_name=peer.class_name)
+    return peer.dress_models(served)
 
 
 def resettled(peer: Peer, **changes: Any) -> None:

@@ -11,6 +11,7 @@ from random import Random
 from ...protocol.errors import LocalError
 from ..plan import Plan
 from ..world import Peer, World, resettled
+from .answers import InventedAnswer, MadeUpLogits, OverstatedTokens, SmallerModel, TruncatedAnswer
 from .bidders import LateBid, Sybil, WithheldReveal
 from .cheat import Attempt, Cheat, Ending, Fate, Score, tally
 from .network import Eclipse, Replayer, Spammer
@@ -25,6 +26,7 @@ CHEATS: dict[str, type[Cheat]] = {
     for kind in (
         LazyWorker, ForgedLeaf, WrongWeights, CopiedVerdict, IdleVerdict, Equivocator, LateBid, WithheldReveal,
         AbsentWinner, VanishingWorker, Sybil, Spammer, Replayer, Eclipse, GriefingRequester, FakeHardware,
+        SmallerModel, TruncatedAnswer, OverstatedTokens, InventedAnswer, MadeUpLogits,
     )
 }  # fmt: skip
 CHEAP_RATE_MICRO_PER_S = 8_000
@@ -33,7 +35,7 @@ CHEAP_RATE_MICRO_PER_S = 8_000
 
 def kinds_of(plan: Plan) -> dict[int, type[Cheat]]:
     """Which peers cheat, and how: a pure function of the plan. LocalError when it names an unknown kind."""
-    names = plan.cheats or tuple(CHEATS)
+    names = plan.cheats or tuple(name for name, kind in CHEATS.items() if plan.prompts or not kind.infers)
     unknown = sorted(set(names) - CHEATS.keys())
     if unknown:
         raise LocalError(f"no cheat is called {unknown[0]!r}", field="cheat", fix=f"one of {', '.join(CHEATS)}")
@@ -52,7 +54,7 @@ def recruit(world: World, peers: list[Peer]) -> list[Cheat]:
         cheat = kind(world, peer, gang)
         gang.append(cheat)
         cheats.append(cheat)
-        peer.cheat, peer.dress = kind.name, cheat.dress
+        peer.cheat, peer.dress, peer.dress_models = kind.name, cheat.dress, cheat.dress_models
         if kind.cheap:
             resettled(peer, rate_micro_per_s=CHEAP_RATE_MICRO_PER_S)
     return cheats

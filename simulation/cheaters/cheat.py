@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import trio
 
 from ...protocol.chain import JobAccount, JobState
-from ...protocol.ports import Runner
+from ...protocol.ports import Models, Runner
 from ...protocol.units import JobId, NodeId
 from ...scheduler.node import Ports
 from ..world import Peer, World
@@ -110,6 +110,8 @@ class Cheat:
     name: ClassVar[str] = ""
     role: ClassVar[Role] = "worker"
     cheap: ClassVar[bool] = False
+    infers: ClassVar[bool] = False
+    """Cheats at inference, so only where prompts are asked."""
 
     world: World
     peer: Peer
@@ -133,6 +135,10 @@ class Cheat:
         """The ports and the runner of one life, tampered with."""
         self.ports = ports
         return ports, runner
+
+    def dress_models(self, models: Models) -> Models:
+        """The models of one life, tampered with."""
+        return models
 
     async def act(self) -> None:
         """What the cheater does besides running its node; ends with the world at the latest."""
