@@ -314,7 +314,8 @@ FETCH_TRIES_MAX = 3
 REPLAY_TRIES_MAX = 3
 FETCH_RETRY_S = 0.5
 PREPARE_DELAY_S = 2.0
-"""After the worker's start: a verifier's own warm-up must not take CPU from it on a shared machine."""
+"""After the start of a training: a verifier's own warm-up must not take CPU from it on a shared machine. An answer may
+be there before it would have begun."""
 STRICT_MASK_ROUNDS = 2
 """Settlement rounds in which a member insists on the fee of everyone that it counts."""
 PROGRESS_DRAIN_S = 1.0

@@ -152,7 +152,8 @@ class CaseRun:
         self.apply(machine.WorkerStarted(self._now()))
 
     async def _prepare(self) -> None:
-        await trio.sleep(PREPARE_DELAY_S)
+        if self.announce.message.kind == "train":
+            await trio.sleep(PREPARE_DELAY_S)
         self.context.prepare(self.announce.message)
 
     def claimed(self, signed: Signed[Claim]) -> None:
