@@ -1,11 +1,13 @@
-"""`cyxnode receipt show | verify`: offline, no network, no key."""
+"""`cyxnode receipt show | verify`: offline and without a key, unless a chain is named."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+import trio
 
 from ..protocol.errors import LocalError
 from ..protocol.receipt import RECEIPT_MAX_BYTES, load_receipt, verify_receipt
@@ -29,15 +31,29 @@ def _read(path: Path) -> bytes:
 
 @receipt.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--rpc", "--url", default=None, metavar="URL", help="Also compare it with the chain behind this server.")
+@click.option("--program", default=None, envvar="CYXNODE_PROGRAM", help="Escrow program (default: the local chain's).")
 @click.option("--json", "as_json", is_flag=True)
-def verify(file: Path, as_json: bool) -> None:
-    """Check every hash and signature with no network."""
-    checked = verify_receipt(load_receipt(_read(file)))
+def verify(file: Path, rpc: str | None, program: str | None, as_json: bool) -> None:
+    """Check every hash and signature with no network; with --rpc also that the chain says the same."""
+    loaded = load_receipt(_read(file))
+    checked = verify_receipt(loaded)
+    if rpc is not None:
+        checked += trio.run(_compare, loaded, rpc, program)
     if as_json:
         click.echo(json.dumps({"valid": True, "checked": checked}))
     else:
         click.echo("\n".join(f"ok  {line}" for line in checked))
         click.echo("the receipt holds")
+
+
+async def _compare(loaded: dict[str, Any], rpc: str, program: str | None) -> list[str]:
+    from ..ledger.receipt_chain import confirm_receipt
+    from ..protocol.identity import KeyPair
+    from .wallet_session import open_wallet
+
+    async with open_wallet(rpc, program, KeyPair.generate()) as reader:
+        return await confirm_receipt(reader.rpc, loaded, reader.chain)
 
 
 @receipt.command()

@@ -40,6 +40,8 @@ __all__ = [
 ]  # fmt: skip
 
 OPEN_JOB, SEAT, SETTLE, CLOSE_JOB, REFUND_EXPIRED = 2, 3, 4, 5, 6
+OPEN_JOB_LAYOUT = "<BB2xIQQQ32s32s32s"
+"""Number, k, units, budget, work deadline, refund at, nonce, spec hash, execution class."""
 SETTLE_LAYOUT = "<BBBBIQ32s32sH6x"
 """Number, verdict, fee mask, sequence, units, price, worker, result hash, round."""
 PAYING = (Verdict.OK, Verdict.PARTIAL)
@@ -54,7 +56,7 @@ def _open_job(wish: chain.OpenJob, signer: Pubkey, program: Pubkey, mint: Pubkey
         raise LocalError(f"{wish.budget} micro-CYX", field="budget", fix=f"between 1 and {AMOUNT_MAX}")
     nonce, spec_hash = key_bytes(wish.nonce, "nonce"), key_bytes(wish.spec_hash, "spec_hash")
     data = pack(
-        "<BB2xIQQQ32s32s32s", OPEN_JOB, wish.k, wish.units_total, wish.budget, wish.work_deadline_s,
+        OPEN_JOB_LAYOUT, OPEN_JOB, wish.k, wish.units_total, wish.budget, wish.work_deadline_s,
         wish.refund_at_s, nonce, spec_hash, key_bytes(wish.execution_class, "execution_class"),
     )  # fmt: skip
     job = job_id(NodeId(bytes(signer)), nonce, spec_hash)

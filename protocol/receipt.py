@@ -234,6 +234,12 @@ def _verify(receipt: dict[str, Any]) -> list[str]:
     return lines
 
 
+def open_receipt(receipt: dict[str, Any]) -> tuple[JobTerms, Outcome]:
+    """The terms and the settlement of a receipt that `verify_receipt` has passed."""
+    terms, evidence = _open_evidence(receipt)
+    return terms, open_as(evidence.outcome, terms.genesis, Outcome).message
+
+
 def _integer(value: object, field: str, most: int) -> int:
     if type(value) is not int or not 0 <= value <= most:
         raise LocalError(f"is not an integer from 0 to {most}", field=field)

@@ -101,7 +101,9 @@ def test_a_job_is_submitted_watched_paid_and_proven(network: Network, tmp_path: 
     assert submit.returncode == 0 and end["status"] == "settled" and end["job_id"] == job
     assert end["validation_accuracy"] >= 0.95
     assert network.balance("alice").micro_cyx <= 50_000_000 - end["cost_micro_cyx"] + 10
-    assert cyxnode(network.home, "receipt", "verify", end["receipt"]).returncode == 0
+    compared = cyxnode(network.home, "receipt", "verify", end["receipt"], "--rpc", network.rpc)
+    assert compared.returncode == 0, compared.stderr
+    assert "chain: settle OK with the same worker" in compared.stdout
 
     lines = [json.loads(line) for line in watched.stdout.splitlines()]
     assert watched.returncode == 0 and {line["job"] for line in lines} == {job}
