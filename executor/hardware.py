@@ -88,6 +88,14 @@ class HardwareSampler:
         handles = [self._read(nvml.nvmlDeviceGetHandleByIndex, index) for index in range(count)]
         return tuple(self._gpu(handle) for handle in handles if handle is not None)
 
+    def gpu_utilization_ppm(self) -> int | None:
+        """Of the first card, on which torch computes; None where there is none or it does not tell."""
+        if self._nvml is None:
+            return None
+        handle = self._read(self._nvml.nvmlDeviceGetHandleByIndex, 0)
+        use = None if handle is None else self._read(self._nvml.nvmlDeviceGetUtilizationRates, handle)
+        return None if use is None else min(100, int(use.gpu)) * 10_000
+
     def _gpu(self, handle: Any) -> GpuSample:
         nvml = self._nvml
         name = self._read(nvml.nvmlDeviceGetName, handle)

@@ -1,9 +1,10 @@
 """llama.cpp inside this process, through the `xllamacpp` package (extra `llama`): models as GGUF files.
 
-One thread, because that is faster on a busy machine and part of the class. A session loads its file, computes its
-digest, and frees it. The chat template is the model's own. A claim is checked by running the task again: llama.cpp has
-no teacher-forced pass through this interface, so a check costs what generating cost. The file is the operator's choice
-and prompts are data; but the library is native code in the node's own process: a crash of it is a crash of the node.
+One thread, because that is faster on a busy machine and part of the class. Loading computes the file's digest. Sessions
+of a loaded model take turns; a session of the backend itself loads, and frees at its end. The chat template is the
+model's own. A claim is checked by running the task again: llama.cpp has no teacher-forced pass through this interface,
+so a check costs what generating cost. The file is the operator's choice and prompts are data; but the library is native
+code in the node's own process: a crash of it is a crash of the node.
 """
 
 from __future__ import annotations
@@ -176,6 +177,36 @@ def chat_request(task: InferTask, index: int) -> dict[str, Any]:
     }
 
 
+class LlamaModel:
+    """A loaded file, until `free`."""
+
+    def __init__(self, server: Any, model: ModelFiles) -> None:
+        self._servers, self._model = [server], model
+        self._turn = trio.Lock()
+
+    def prepare(self) -> None:
+        """It is ready."""
+
+    def session(self, task: InferTask) -> AbstractAsyncContextManager[LlamaSession]:
+        """A session, once those before it have ended. Entering raises LocalError for a task that is none."""
+        return self._session(task)
+
+    @asynccontextmanager
+    async def _session(self, task: InferTask) -> AsyncIterator[LlamaSession]:
+        check_task(task)
+        async with self._turn:
+            if not self._servers:
+                raise ExecutionFailed("the model has been unloaded")
+            yield LlamaSession(self._servers[0], self._model, task)
+
+    async def free(self) -> None:
+        """Give its memory back, once the session that runs has ended. Idempotent."""
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                # its destructor waits for the library's own threads
+                await trio.to_thread.run_sync(self._servers.clear)
+
+
 class LlamaInference:
     """Makes sessions. Raises LocalError when the package is not installed."""
 
@@ -205,17 +236,21 @@ class LlamaInference:
 
     @asynccontextmanager
     async def _inference_session(self, model: ModelFiles, task: InferTask) -> AsyncIterator[LlamaSession]:
-        check_manifest(model.manifest)
         check_task(task)
+        loaded = await self.load(model)
+        try:
+            async with loaded.session(task) as session:
+                yield session
+        finally:
+            await loaded.free()
+
+    async def load(self, model: ModelFiles) -> LlamaModel:
+        """Load a file. Raises LocalError for a manifest that is not of one, ExecutionFailed when it is not here, is
+        another one, or does not load."""
+        check_manifest(model.manifest)
         if model.manifest.kind != "gguf":
             raise LocalError(f"is {model.manifest.kind}", field="model.kind", fix="this backend runs gguf models")
-        servers = [await trio.to_thread.run_sync(self._load, model)]
-        try:
-            yield LlamaSession(servers[0], model, task)
-        finally:
-            with trio.CancelScope(shield=True):
-                # its destructor waits for the library's own threads
-                await trio.to_thread.run_sync(servers.clear)
+        return LlamaModel(await trio.to_thread.run_sync(self._load, model), model)
 
     def _load(self, model: ModelFiles) -> Any:
         digest_matches(Path(model.path), model.manifest.digest)

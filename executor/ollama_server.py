@@ -27,7 +27,14 @@ from ..protocol.inference import (
     check_manifest,
     check_task,
 )
-from ..protocol.limits import MICRO, MODEL_SERVER_CONNECT_S, MODEL_SERVER_REPLY_MAX_BYTES, MODEL_SERVER_SILENCE_S
+from ..protocol.limits import (
+    CONTEXT_MAX,
+    MICRO,
+    MODEL_IDLE_MAX_S,
+    MODEL_SERVER_CONNECT_S,
+    MODEL_SERVER_REPLY_MAX_BYTES,
+    MODEL_SERVER_SILENCE_S,
+)
 from .class_digest import class_digest
 from .repeated_text import compare
 
@@ -127,20 +134,52 @@ class OllamaInference:
         name = model.manifest.name
         if model.manifest.kind != "ollama":
             raise LocalError(f"is {model.manifest.kind}", field="model.kind", fix="this backend runs ollama models")
-        digests = await self.digests()
-        found = digests.get(name) or digests.get(f"{name}:latest")
-        if found is None:
-            raise ExecutionFailed(f"the model server has no {name} (fix: ollama pull {name})")
+        found = await self.digest_of(name)
         if found != model.manifest.digest:
             raise ExecutionFailed(f"the model server's {name} is another model: its digest is {found.hex()}")
         yield OllamaSession(self, model, task)
 
     async def digests(self) -> dict[str, bytes]:
         """The server's models and their digests; empty bytes where it names none. Raises TransientError."""
+        listed = await self._asked(self._client.list)
+        return {str(model.model): _digest(model.digest) for model in listed.models}
+
+    async def digest_of(self, name: str) -> bytes:
+        """The digest of one of them. Raises ExecutionFailed when it is not there."""
+        digests = await self.digests()
+        found = digests.get(name) or digests.get(f"{name}:latest")
+        if found is None:
+            raise ExecutionFailed(f"the model server has no {name} (fix: ollama pull {name})")
+        return found
+
+    async def about(self, name: str) -> tuple[str, int]:
+        """Quantisation and trained context of a model; '' and 0 where the server does not say."""
+        shown = await self._asked(self._client.show, name)
+        quantisation = getattr(shown.details, "quantization_level", None) or ""
+        lengths = [
+            value
+            for key, value in (shown.modelinfo or {}).items()
+            if str(key).endswith(".context_length") and isinstance(value, int) and value > 0
+        ]
+        return str(quantisation)[:16], min([*lengths, CONTEXT_MAX]) if lengths else 0
+
+    async def in_memory(self, name: str) -> bool | None:
+        """Whether the server has a model loaded; None where it does not tell."""
+        try:
+            loaded = await self._asked(self._client.ps)
+        except ExecutionFailed:
+            return None
+        return any(str(model.model) in (name, f"{name}:latest") for model in loaded.models)
+
+    async def load(self, name: str, context: int) -> None:
+        """Have the server load a model, with the context that its sessions ask for."""
+        options = {"num_ctx": context}
+        await self._asked(self._client.generate, model=name, prompt="", options=options, keep_alive=MODEL_IDLE_MAX_S)
+
+    async def _asked(self, call: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
         with trio.move_on_after(self._silence_max_s):
             async with self._errors_named(None):
-                listed = await self._client.list()
-            return {str(model.model): _digest(model.digest) for model in listed.models}
+                return await call(*arguments, **named)
         raise TransientError(f"the model server at {self._url} has been silent for {self._silence_max_s:g} s")
 
     async def stream(
@@ -148,7 +187,14 @@ class OllamaInference:
     ) -> AsyncGenerator[Any, None]:
         """Parts of one answer. Raises what the module says."""
         prompt, system = task.prompts[index], task.system or None
-        request = {"model": name, "prompt": prompt, "system": system, "options": options, "stream": True}
+        request: dict[str, Any] = {
+            "model": name,
+            "prompt": prompt,
+            "system": system,
+            "options": options,
+            "stream": True,
+        }
+        request["keep_alive"] = MODEL_IDLE_MAX_S
         parts: Any = None
         try:
             while True:

@@ -300,6 +300,29 @@ MODEL_SERVER_CONNECT_S = 5.0
 MODEL_SERVER_SILENCE_S = 120.0
 """A model server may take this long to its first token (it loads the model), and between two."""
 MODEL_SERVER_REPLY_MAX_BYTES = 4 * 1024**2
+MODELS_SHELVED_MAX = 64
+"""Models in one folder of a node's shelf."""
+MODEL_RECORD_MAX_BYTES = 16 * 1024
+MODELS_MEMORY_PPM = 250_000
+"""Share of the machine's memory that loaded models may have unless the operator says otherwise."""
+MODEL_IDLE_MAX_S = 900.0
+"""A model that nobody used for so long is unloaded; a model server is asked to do the same."""
+MODEL_ROOM_MAX_S = 120.0
+"""How long a session waits for others to end whose models take the memory."""
+MODEL_LOOK_S = 15.0
+"""Between two looks at the shelf, its files and its model servers."""
+MODEL_LOOK_PATIENCE_S = 5.0
+"""After so much silence a model server counts as down."""
+MODEL_RETRY_S = 600.0
+"""A model that could not be loaded is tried again after this, or once its files have changed."""
+MODEL_SPEED_SESSIONS = 8
+"""Sessions over which the figure of tokens per second moves."""
+MODEL_CONTEXT_DEFAULT = 4_096
+"""Context of a GGUF or Ollama model that could have a longer one."""
+MODEL_TRY_TOKENS = 16
+"""What a model has to say before it is put on the shelf."""
+GGUF_HEADER_MAX_BYTES = 256 * 1024**2
+GGUF_KEYS_MAX = 4_096
 
 # scheduler: services
 BID_MAX_BYTES = 512
