@@ -22,6 +22,8 @@ COMMANDS = {
     "chain": ("chain:chain", "Run or use a local Solana chain with the escrow program."),
     "bootstrap": ("bootstrap:bootstrap", "Run a bootstrap node."),
     "run": ("run:run", "Run a node that sells compute and verifies."),
+    "models": ("models:models", "Choose the language models that nodes here serve, and their prices."),
+    "market": ("market:market", "See what is for sale."),
     "submit": ("submit:submit", "Submit a job."),
     "job": ("job:job", "Watch a job."),
     "wallet": ("wallet:wallet", "See and move the money of a key: balance, send, stake, withdraw, history."),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import structlog
@@ -26,6 +27,9 @@ from .settings import (
     program_id,
 )
 
+if TYPE_CHECKING:
+    from ..executor.model_shelf import ModelShelf
+
 log = structlog.get_logger()
 
 
@@ -44,6 +48,14 @@ log = structlog.get_logger()
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--sandbox", type=click.Choice(["auto", "bubblewrap", "none"]), default="auto", show_default=True)
 @click.option("--verify-only", is_flag=True, help="Sit on committees, but never bid.")
+@click.option("--no-models", is_flag=True, help="Serve no language models, whatever is on the shelf.")
+@click.option(
+    "--models-memory",
+    type=click.IntRange(1, 2**24),
+    default=None,
+    show_default="a quarter of all memory",
+    help="MiB that loaded models may have together.",
+)
 @click.option("--simulated-runner", default=None, metavar="CLASS", hidden=True, help="For `cyxnode sim run --real`.")
 @click.option("--faucet", is_flag=True, help="Ask the local chain's faucet for stake and fees.")
 @metrics_option
@@ -63,6 +75,8 @@ def run(
     device: str,
     sandbox: str,
     verify_only: bool,
+    no_models: bool,
+    models_memory: int | None,
     simulated_runner: str | None,
     faucet: bool,
     metrics: str | None,
@@ -85,6 +99,7 @@ def run(
         from .compose import Place, figured, open_ports, parse_listen
         from .metrics import Gauges
         from .metrics_server import open_metrics
+        from .shelf import shelf_facts, shelf_lines
 
         host, port = parse_listen(listen)
         figures = parse_listen(metrics, "metrics") if metrics else None
@@ -101,7 +116,8 @@ def run(
         async with (
             open_ports(pair, folder, place, faucet=faucet) as ports,
             _open_runner(simulated_runner, sandbox, device) as runner,
-            open_node(ports, runner, settings) as node,
+            _open_models(runner, home, name, models_memory, served=not no_models) as shelf,
+            open_node(ports, runner, settings, models=shelf) as node,
             open_metrics(figures, Gauges(figured(ports.transport), node.presence, node)) as url,
         ):
             about = runner.description
@@ -110,17 +126,27 @@ def run(
                 as_json,
                 f"node {base58(pair.node_id)} ready\n  class {runner.execution_class.hex()[:16]} on {about['device']}, "
                 f"sandbox {about['sandbox']}, {format_cyx(rate_micro)} CYX/s\n  "
-                + "\n  ".join(addresses)
+                + "\n  ".join([*addresses, *(shelf_lines(shelf) if shelf else ())])
                 + (f"\n  metrics {url}/metrics" if url else ""),
                 node=base58(pair.node_id),
                 execution_class=runner.execution_class.hex(),
                 addresses=addresses,
                 sandbox=about["sandbox"],
                 metrics=url,
+                models=shelf_facts(shelf) if shelf else [],
             )
             await trio.sleep_forever()
 
     run_until_stopped(serve, until_stdin_closes=until_stdin_closes)
+
+
+def _open_models(
+    runner: Runner, home: Path, name: str, memory: int | None, *, served: bool
+) -> AbstractAsyncContextManager[ModelShelf | None]:
+    """The identity's own models and those of all nodes of this home; None with --no-models."""
+    from .shelf import memory_budget, open_models, shelf_folders
+
+    return open_models(runner, shelf_folders(home, name), memory_budget(memory)) if served else nullcontext()
 
 
 @asynccontextmanager
