@@ -154,7 +154,10 @@ class OllamaInference:
 
     async def about(self, name: str) -> tuple[str, int]:
         """Quantisation and trained context of a model; '' and 0 where the server does not say."""
-        shown = await self._asked(self._client.show, name)
+        try:
+            shown = await self._asked(self._client.show, name)
+        except ExecutionFailed:
+            return "", 0
         quantisation = getattr(shown.details, "quantization_level", None) or ""
         lengths = [
             value
