@@ -102,14 +102,19 @@ def text_task(*, epochs: int, batch_size: int = 8, path: Path = TEXT) -> TrainTa
 @cache
 def trained_model(epochs: int = 40) -> ModelFiles:
     """A model that knows examples/tiny_lm.txt by heart, trained by the executor itself."""
-    task = text_task(epochs=epochs)
-    steps = training.train(training.make_trainer(check_task(task), torch.device("cpu")))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            done: TrainDone = stop.value
-            return files(task.spec.graph, done.weights, name="tiny")
+    task, threads = text_task(epochs=epochs), torch.get_num_threads()
+    # as in a worker; several threads are many times slower on a model so small
+    torch.set_num_threads(1)
+    try:
+        steps = training.train(training.make_trainer(check_task(task), torch.device("cpu")))
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                done: TrainDone = stop.value
+                return files(task.spec.graph, done.weights, name="tiny")
+    finally:
+        torch.set_num_threads(threads)
 
 
 def ask(*prompts: str, **options: Any) -> InferTask:

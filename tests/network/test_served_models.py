@@ -59,7 +59,7 @@ def opened(folder: Path, sources: Mapping[ModelKind, Source], budget: int = GIB)
 @pytest.mark.slow
 async def test_weights_of_a_job_are_served_as_they_are(tmp_path: Path) -> None:
     weights = tmp_path / "job.safetensors"
-    weights.write_bytes(trained_model(epochs=1).weights)
+    weights.write_bytes(trained_model().weights)
     draft, said = draft_torch("tiny-lm", EXAMPLES / "tiny_lm.json", weights, RATES), list[str]()
     async with open_runner(device="cpu", warm=0) as runner:
         source = TorchSource(runner)
@@ -74,7 +74,7 @@ async def test_weights_of_a_job_are_served_as_they_are(tmp_path: Path) -> None:
             shelf.prepare(offer.model)
             task = ask("A harbour at night", num_predict=12)
             claim = await answer(shelf, task)
-            assert claim.generated_tokens <= 12
+            assert ("A harbour at night" + claim.text) in (EXAMPLES / "tiny_lm.txt").read_text()
             assert shelf.offers()[0].warm
             async with shelf.session(spec_of(shelf, task)) as session:
                 check = await session.check(replace(claim, trace=b""))
