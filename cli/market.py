@@ -160,7 +160,8 @@ async def heard(presence: PresenceService, wait_s: float) -> None:
     """Return once somebody was heard and nobody new for QUIET_S, and after `wait_s` in any case."""
     with trio.move_on_after(wait_s):
         while True:
+            known = len(presence.alive())
             with trio.move_on_after(QUIET_S) as quiet:
                 await presence.changed.wait()
-            if quiet.cancelled_caught and presence.alive():
+            if quiet.cancelled_caught and known == len(presence.alive()) > 0:
                 return
