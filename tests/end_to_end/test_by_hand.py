@@ -17,7 +17,18 @@ import pytest
 import trio
 from psutil import Process
 
-from commands import assert_one_line, cyxnode, events, left_over, order_file, ready_line, running, started, until
+from commands import (
+    EXAMPLES,
+    assert_one_line,
+    cyxnode,
+    events,
+    left_over,
+    order_file,
+    ready_line,
+    running,
+    started,
+    until,
+)
 from cyxnode.ledger.addresses import LOCAL_PROGRAM_ID
 from cyxnode.ledger.chain_client import ChainClient
 from cyxnode.ledger.http_rpc import open_http_rpc
@@ -191,3 +202,29 @@ def test_a_killed_worker_costs_the_requester_nothing(network: Network, tmp_path:
     assert end["cost_micro_cyx"] == 0
     assert network.balance("bob").micro_cyx == 50_000_000
     assert os.path.exists(end["receipt"])
+
+
+def test_models_come_to_the_market_and_leave_it(network: Network) -> None:
+    heard = network.run("market", "models")
+    assert heard.returncode == 0, heard.stderr
+    assert heard.stdout.startswith("nobody serves a model: "), heard.stdout
+    weights = network.home / "weights"
+    weights.write_bytes(b"which nobody loads here")
+    files = (str(EXAMPLES / "tiny_lm.json"), str(weights))
+    prices = ("--prompt-price", "0.0005", "--generated-price", "0.002")
+    added = cyxnode(network.home, "models", "add", "tiny-lm", "--torch", *files, *prices, "--no-try", "--json")
+    assert added.returncode == 0, added.stderr
+
+    def offered() -> list[Any]:
+        return [json.loads(line) for line in network.run("market", "models", "--json").stdout.splitlines()]
+
+    (row,) = until(offered, 90, "a node offers the model")
+    assert (row["name"], row["model"], row["kind"]) == ("tiny-lm", json.loads(added.stdout)["model"], "torch")
+    assert (row["prompt_rate_micro_cyx"], row["generated_rate_micro_cyx"], row["warm"]) == (
+        [500, 500],
+        [2_000, 2_000],
+        0,
+    )
+    removed = cyxnode(network.home, "models", "remove", "tiny-lm")
+    assert removed.returncode == 0, removed.stderr
+    until(lambda: not offered(), 90, "no node offers it any more")
