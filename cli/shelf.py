@@ -54,7 +54,7 @@ async def open_models(runner: Runner, folders: list[Path], budget: int) -> Async
     sampler = HardwareSampler() if runner.description["device"].startswith("cuda") else None
     try:
         gpu = sampler.gpu_utilization_ppm if sampler is not None else lambda: None
-        async with open_shelf(folders, sources, budget=budget, gpu=gpu) as shelf:
+        async with open_shelf(folders, sources, budget=budget, gpu=gpu, ahead=True) as shelf:
             yield shelf
     finally:
         if sampler is not None:

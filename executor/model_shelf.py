@@ -5,7 +5,9 @@
 2. Loaded models share one budget of memory (model_memory.py). A model that could not fit alone is never offered.
 3. One model is loaded at a time. Who opens a session waits for its model, and for room, but not for ever.
 4. What failed to load is not tried again before its files change or MODEL_RETRY_S has passed.
-5. Speeds are measured in sessions, in tokens over the time that generating them took.
+5. A shelf that works `ahead` loads what it offers for the first time while there is room beside the others: the first
+   answer, too, shall begin soon.
+6. Speeds are measured in sessions, in tokens over the time that generating them took.
 """
 
 from __future__ import annotations
@@ -49,8 +51,10 @@ class ModelShelf:
         *,
         budget: int,
         gpu: Callable[[], int | None] = lambda: None,
+        ahead: bool = False,
     ) -> None:
         """`budget`: bytes for all loaded models; `gpu`: utilisation of the card that models run on, in ppm."""
+        self._ahead, self._seen = ahead, set[bytes]()
         self._nursery, self._folders, self._sources = nursery, tuple(folders), sources
         self._budget, self._gpu = budget, gpu
         self._served: dict[bytes, Served] = {}
@@ -106,6 +110,8 @@ class ModelShelf:
         async with trio.open_nursery() as nursery:
             for served in tuple(self._served.values()):
                 nursery.start_soon(self._look_at, served)
+        if self._ahead:
+            self._nursery.start_soon(self._load_ahead)
 
     async def _look_at(self, served: Served) -> None:
         source = self._sources.get(served.shelved.record.manifest.kind)
@@ -125,6 +131,15 @@ class ModelShelf:
         elif served.reason:
             log.info("model_offered", model=served.shelved.record.manifest.name, model_id=served.shelved.short_id)
             served.reason = ""
+
+    async def _load_ahead(self) -> None:
+        """Load what is offered for the first time, one after another, unless another would have to go for it."""
+        for model, served in tuple(self._served.items()):
+            if model in self._seen or served.reason or served.found is None:
+                continue
+            self._seen.add(model)
+            if served.loaded is None and room_for(served.found.size, self._budget, self._memory()) == ():
+                await self._warm_up(served)
 
     def _retried(self, failed: tuple[str, float, str], found: Found) -> bool:
         stamp, since_s, _ = failed
@@ -288,12 +303,13 @@ async def open_shelf(
     *,
     budget: int,
     gpu: Callable[[], int | None] = lambda: None,
+    ahead: bool = False,
 ) -> AsyncIterator[ModelShelf]:
     """A shelf that has been looked at once, and is from then on while the context is open."""
     shelf: ModelShelf | None = None
     try:
         async with trio.open_nursery() as nursery:
-            shelf = ModelShelf(nursery, folders, sources, budget=budget, gpu=gpu)
+            shelf = ModelShelf(nursery, folders, sources, budget=budget, gpu=gpu, ahead=ahead)
             await shelf.look()
             nursery.start_soon(shelf.run)
             try:

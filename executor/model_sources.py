@@ -69,6 +69,8 @@ class TorchRunner(Inference, Protocol):
     """What a ProcessRunner is to this module."""
 
     def prepare(self) -> None: ...
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
 
 
 class TorchSource:
@@ -102,10 +104,11 @@ def read_torch(shelved: Shelved) -> ModelFiles:
 
 
 class TorchLoaded:
-    """Bytes of one model."""
+    """Bytes of one model, and the wish for a warm worker: starting one takes longer than most answers."""
 
     def __init__(self, runner: TorchRunner, files: ModelFiles) -> None:
         self._runner, self._files = runner, files
+        runner.hold()
 
     def prepare(self) -> None:
         """Start the worker that will be needed."""
@@ -124,6 +127,7 @@ class TorchLoaded:
 
     async def free(self) -> None:
         """Forget the bytes; open sessions have them still."""
+        self._runner.release()
         await trio.lowlevel.checkpoint()
 
 

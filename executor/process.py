@@ -99,7 +99,7 @@ class ProcessRunner:
     """Makes sessions. Get one from `open_runner`."""
 
     def __init__(self, nursery: trio.Nursery, settings: WorkerSettings, ready: Ready, *, warm: int) -> None:
-        self._nursery, self._settings, self._keep = nursery, settings, warm
+        self._nursery, self._settings, self._holders = nursery, settings, warm
         self._class = class_digest(ready.description)
         self._description = {
             **ready.description,
@@ -128,6 +128,17 @@ class ProcessRunner:
         if not self._starting and not any(pipe.alive for pipe in self._idle):
             self._starting += 1
             self._nursery.start_soon(self._warm_up)
+
+    def hold(self) -> None:
+        """Keep a warm worker from now on, however long it is idle, until as many `release`. Never waits."""
+        self._holders += 1
+        self.prepare()
+
+    def release(self) -> None:
+        """One of those who `hold` needs no warm worker any more."""
+        self._holders -= 1
+        if not self._holders:
+            self._nursery.start_soon(self._let_cool)
 
     def adopt(self, pipe: WorkerPipe) -> None:
         """Keep a started worker as the warm one."""
@@ -166,7 +177,7 @@ class ProcessRunner:
                 yield pipe
             finally:
                 await pipe.close()
-                if self._keep and trio.current_effective_deadline() > float("-inf"):
+                if self._holders and trio.current_effective_deadline() > float("-inf"):
                     self.prepare()
 
     async def _take(self) -> WorkerPipe:
@@ -198,9 +209,15 @@ class ProcessRunner:
             changed, self._changed = self._changed, trio.Event()
             changed.set()
         self._idle.append(pipe)
-        if not self._keep:
-            await trio.sleep(WARM_IDLE_MAX_S)
-            if pipe in self._idle:
+        if not self._holders:
+            await self._let_cool()
+
+    async def _let_cool(self) -> None:
+        """End workers that stay idle for WARM_IDLE_MAX_S, unless somebody holds them by then."""
+        idle = tuple(self._idle)
+        await trio.sleep(WARM_IDLE_MAX_S)
+        for pipe in idle:
+            if pipe in self._idle and not self._holders:
                 self._idle.remove(pipe)
                 await pipe.close()
 

@@ -98,6 +98,22 @@ async def test_fresh_processes_compute_the_same_bits() -> None:
     assert runner.description["sandbox"] == SANDBOX
 
 
+async def test_a_warm_worker_is_kept_while_somebody_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cyxnode.executor.process.WARM_IDLE_MAX_S", 0.2)
+    async with runner_without_leaks() as runner:
+        runner.hold()
+        task = small_task()
+        await hashes(runner, task)
+        with trio.fail_after(30):
+            while not descendants():  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        kept = descendants()
+        await trio.sleep(0.5)
+        assert running(kept), "a new one stands by, however idle"
+        runner.release()
+        assert await gone(kept)
+
+
 async def test_whole_verification_in_one_session() -> None:
     task, recorder = small_task(), Recorder()
     async with runner_without_leaks() as runner:

@@ -81,6 +81,18 @@ async def test_offers_say_what_the_record_says(tmp_path: Path, autojump_clock: M
         assert shelf.gpu_utilization_ppm() is None
 
 
+async def test_a_shelf_that_works_ahead_loads_what_fits_beside_the_rest(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    source, ids = CountingSource(a=4, b=4, c=4), shelf_of(tmp_path, "abc")
+    async with open_shelf([tmp_path], {"gguf": source}, budget=10, ahead=True) as shelf:
+        await trio.sleep(MODEL_LOOK_S - 1)
+        assert source.loaded == ["a", "b"], "nothing goes for what nobody has asked for"
+        await used(shelf, ids["c"])
+        await trio.sleep(2 * MODEL_LOOK_S)
+        assert source.loads == ["a", "b", "c"], "each is loaded ahead once"
+
+
 async def test_speed_is_measured_and_moves(tmp_path: Path, autojump_clock: MockClock) -> None:
     ids = shelf_of(tmp_path, "a")
     async with open_shelf([tmp_path], {"gguf": CountingSource(a=5)}, budget=10) as shelf:
