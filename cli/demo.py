@@ -159,8 +159,8 @@ async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) 
     from .compose import Place, open_client
     from .order import load_plan
     from .render import JobView, show_waterfall, six_lines
+    from .results import save_result, summary
     from .settings import identity
-    from .submit import save_result, summary
 
     console = Console(stderr=True)
     view = JobView(console)

@@ -1,4 +1,5 @@
-"""How a job looks on a terminal: stages as they come, one live bar while it trains, then waterfall and receipt."""
+"""How a job looks on a terminal: stages as they come, one live bar while it trains or the answer as it grows, then
+waterfall and receipt."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..protocol.messages import Progress as ProgressMessage
+from ..protocol.messages import Tokens
 from ..protocol.units import format_cyx
 from ..scheduler.requester_service import JobResult, News, Stage
+from .answer_stream import AnswerStream
 from .text import plain, unmarked
 
 WATERFALL = (
@@ -23,6 +26,8 @@ WATERFALL = (
     ("auction", "announced", "awarded"),
     ("set up", "awarded", "training"),
     ("train", "training", "claimed"),
+    ("first token", "awarded", "answering"),
+    ("answer", "answering", "claimed"),
     ("verify and settle", "claimed", "settled"),
     ("close", "settled", "closed"),
     ("fetch", "settled", "fetched"),
@@ -41,17 +46,21 @@ WAITS = {
     "awarded": "the winner to start",
     "started": "the worker's first progress",
     "training": "the worker's result",
+    "answering": "the next token",
     "claimed": "the committee's verdict",
-    "settled": "the weights",
+    "settled": "the result",
 }
 """What a job waits for after each stage. A job that nobody settles is refunded when its refund time has come."""
+COLOURS = {"trouble": "red", "declined": "dim", "queued": "yellow", "answering": "yellow"}
+UNVERIFIED = "not verified yet: what follows is what the worker says; the committee checks it at the end"
 
 
 class JobView:
-    """Shows the news of one job. Everything goes to `console`, so results on standard output stay clean."""
+    """Shows the news of one job. Everything goes to `console`, so results on standard output stay clean; an answer goes
+    to `answers` while it grows, unless there is none."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, answers: AnswerStream | None = None) -> None:
+        self.console, self.answers = console, answers
         self._bar: Progress | None = None
         self._task: Any = None
         self._began_ms: int | None = None
@@ -76,7 +85,7 @@ class JobView:
             if now_s >= self._heard_s + REMIND_S:
                 self._heard_s = now_s
                 text = f"for {WAITS.get(self._last, 'the end')} ({now_s - began_s:.0f} s so far)"
-                self.console.print(f"[dim]{'':9}[/]  [yellow]{'waiting':12}[/] {text}", highlight=False, soft_wrap=True)
+                self._line(f"[dim]{'':9}[/]  [yellow]{'waiting':12}[/] {text}")
 
     def observe(self, news: News) -> None:
         """One piece of news."""
@@ -86,8 +95,14 @@ class JobView:
                 self._stage(news)
             case ProgressMessage():
                 self._progress(news)
-            case _:
-                pass
+            case Tokens():
+                if self.answers is not None:
+                    self.answers.add(news)
+
+    def _line(self, text: str) -> None:
+        if self.answers is not None and self.answers.breaks_line():
+            self.console.print()
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def _stage(self, stage: Stage) -> None:
         self._began_ms = stage.at_ms if self._began_ms is None else self._began_ms
@@ -95,12 +110,11 @@ class JobView:
             self.stop()
         self._last = stage.name if stage.name in WAITS else self._last
         seconds = (stage.at_ms - self._began_ms) / 1000
-        colour = {"trouble": "red", "declined": "dim", "queued": "yellow"}.get(stage.name, "cyan")
-        self.console.print(
-            f"[dim]{seconds:7.2f} s[/]  [{colour}]{stage.name:12}[/] {unmarked(stage.detail)}",
-            highlight=False,
-            soft_wrap=True,
+        colour = {"trouble": "red", "declined": "dim", "queued": "yellow", "answering": "yellow"}.get(
+            stage.name, "cyan"
         )
+        detail = UNVERIFIED if stage.name == "answering" and self.answers is not None else unmarked(stage.detail)
+        self._line(f"[dim]{seconds:7.2f} s[/]  [{colour}]{stage.name:12}[/] {detail}")
 
     def _progress(self, news: ProgressMessage) -> None:
         if self._bar is None:
@@ -127,10 +141,11 @@ class JobView:
 
 
 def waterfall(timeline_ms: dict[str, int]) -> list[tuple[str, int, int]]:
-    """(stage, start, duration) in milliseconds, for the stages that happened."""
+    """(stage, start, duration) in milliseconds, for the stages that happened in this order: a quick answer may be there
+    before its first piece."""
     rows = []
     for name, start, end in WATERFALL:
-        if start in timeline_ms and end in timeline_ms:
+        if start in timeline_ms and end in timeline_ms and timeline_ms[start] <= timeline_ms[end]:
             rows.append((name, timeline_ms[start], timeline_ms[end] - timeline_ms[start]))
     return rows
 

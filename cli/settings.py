@@ -26,7 +26,14 @@ BOOTSTRAP_PORT = 4001
 SEEDS_FILE = "bootstrap.addresses"
 JOINING = ("bootstrap", "seeds", "seeds_key")
 """Settings that `config.toml` may have above its tables: they hold for every command that joins the network."""
-JOINING_COMMANDS = (("run",), ("submit", "train"), ("job", "watch"), ("market", "models"), ("doctor",))
+JOINING_COMMANDS = (
+    ("run",),
+    ("submit", "train"),
+    ("submit", "infer"),
+    ("job", "watch"),
+    ("market", "models"),
+    ("doctor",),
+)
 
 Command = Callable[..., Any]
 

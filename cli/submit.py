@@ -1,17 +1,19 @@
-"""`cyxnode submit train`: one job from order file to receipt."""
+"""`cyxnode submit`: `submit train` is one job from order file to receipt, `submit infer` (submit_infer.py) one from
+prompts to answers."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import trio
 
-from ..protocol.units import base58, format_cyx
+from ..protocol.units import format_cyx
 from .seeding import IN_HOME, SeedSources, seed_options, seeds
 from .settings import chain_options, home_option, identity, key_options, program_id
+from .submit_infer import submit_infer
 
 if TYPE_CHECKING:
     from ..scheduler.requester_service import JobResult, Order, RequesterService
@@ -59,6 +61,7 @@ def submit_train(
     from .compose import Place, open_client
     from .order import load_plan
     from .render import JobView, show_waterfall, six_lines
+    from .results import save_result, summary
 
     plan = load_plan(order, budget=budget, unsandboxed_ok=allow_unsandboxed)
     pair, folder = identity(home, name, key)
@@ -97,37 +100,4 @@ async def live_prices(service: RequesterService, order: Order) -> tuple[int, int
     return service.estimate(order)
 
 
-def save_result(result: JobResult, folder: Path) -> dict[str, str]:
-    """Write weights and receipt into `folder`; returns the paths by name."""
-    if result.receipt is None:
-        return {}
-    folder.mkdir(parents=True, exist_ok=True)
-    job = base58(result.job)
-    files = {}
-    if result.weights is not None:
-        path = folder / f"{job}.safetensors"
-        path.write_bytes(result.weights)
-        files["weights"] = str(path)
-    path = folder / f"{job}.receipt.json"
-    path.write_text(json.dumps(result.receipt, indent=1, ensure_ascii=False))
-    files["receipt"] = str(path)
-    return files
-
-
-def summary(result: JobResult, files: dict[str, str]) -> dict[str, Any]:
-    """A job's end as JSON."""
-    receipt = result.receipt or {}
-    accuracy = receipt.get("metrics", {}).get("final_accuracy_micro")
-    return {
-        "job_id": receipt.get("job", ""),
-        "status": result.phase.value,
-        "reason": result.reason,
-        "result_cid": receipt.get("result", {}).get("uri", "").removeprefix("ipfs://"),
-        "weights": files.get("weights", ""),
-        "receipt": files.get("receipt", ""),
-        "completed_in_ms": receipt.get("completed_in_ms", 0),
-        "cost_micro_cyx": receipt.get("paid", {}).get("amount", 0),
-        "verified_by": receipt.get("verified_by", []),
-        "validation_accuracy": accuracy / 1e6 if accuracy is not None else None,
-        "timeline_ms": receipt.get("timeline_ms", {}),
-    }
+submit.add_command(submit_infer)
