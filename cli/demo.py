@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -118,24 +118,53 @@ async def balances(network: Network, requester: bytes) -> dict[str, dict[str, in
     default=None,
     help="Order file (default: the digits example).",
 )
+@click.option("--infer", is_flag=True, help="Train a tiny language model first, then ask it: streamed, verified, paid.")
+@click.option("--prompt", default=None, help="What --infer asks; the model knows examples/tiny_lm.txt.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def demo(nodes: int, keep: bool, order: Path | None, as_json: bool) -> int:
+def demo(nodes: int, keep: bool, order: Path | None, infer: bool, prompt: str | None, as_json: bool) -> int:
     """A whole network on this machine, and one paid job."""
+    from .demo_infer import demo_infer, demo_task
+
+    if prompt is not None and not infer:
+        raise LocalError("is asked by --infer only", field="prompt", fix="add --infer")
+    if order is not None and infer:
+        raise LocalError("is not for --infer, which trains its own model", field="order", fix="leave it out")
+    task, example = (demo_task(prompt), None) if infer else (None, order or example_order())
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     home = Path(tempfile.mkdtemp(prefix="cyxnode-demo-"))
     try:
-        return trio.run(interruptible, partial(_demo, home, nodes, keep, order or example_order(), as_json))
+        if task is not None:
+            return trio.run(interruptible, partial(demo_infer, home, nodes, keep, task, as_json, teller()))
+        assert example is not None
+        return trio.run(interruptible, partial(_demo, home, nodes, keep, example, as_json))
     finally:
         if not keep:
             _clear(home)
 
 
 def example_order() -> Path:
-    """The digits example: beside this package's folders, in a checkout as in an installed wheel."""
-    path = Path(__file__).resolve().parent.parent / "examples" / "digits.toml"
+    """The digits example."""
+    return example("digits.toml")
+
+
+def example(name: str) -> Path:
+    """An example's file: beside this package's folders, in a checkout as in an installed wheel."""
+    path = Path(__file__).resolve().parent.parent / "examples" / name
     if not path.exists():
-        raise LocalError("the digits example is not installed", field="order", fix="give --order FILE")
+        raise LocalError(f"the example {name} is not installed", field="order", fix="give --order FILE")
     return path
+
+
+def teller() -> Callable[[str], None]:
+    """Says lines on standard error, each with the seconds since now."""
+    from rich.console import Console
+
+    console, began = Console(stderr=True), time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(f"[dim]{time.monotonic() - began:7.2f} s[/]  {line}", highlight=False, soft_wrap=True)
+
+    return say
 
 
 def _clear(home: Path) -> None:
@@ -155,20 +184,15 @@ async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) 
     from rich.console import Console
 
     from ..ledger.addresses import LOCAL_PROGRAM_ID
-    from ..protocol.receipt import load_receipt, verify_receipt
     from .compose import Place, open_client
     from .order import load_plan
     from .render import JobView, show_waterfall, six_lines
     from .results import save_result, summary
     from .settings import identity
 
-    console = Console(stderr=True)
+    console, say = Console(stderr=True), teller()
     view = JobView(console)
-    began = time.monotonic()
     plan = load_plan(order)
-
-    def say(line: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:7.2f} s[/]  {line}", highlight=False, soft_wrap=True)
 
     async with open_network(home, nodes, say) as network:
         if not network.sandboxed:
@@ -186,16 +210,14 @@ async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) 
         if result.receipt is not None:
             show_waterfall(console, result.receipt["timeline_ms"])
             show_balances(console, before, after)
-            written = await trio.Path(files["receipt"]).read_bytes()
-            for line in verify_receipt(load_receipt(written)):
-                console.print(f"[green]ok[/]  {line}", highlight=False, soft_wrap=True)
+            show_checks(console, json.loads(await trio.Path(files["receipt"]).read_bytes()))
         if as_json:
             end = summary(result, files)
             click.echo(json.dumps({**end, "balances_before": before, "balances_after": after}))
         else:
             click.echo("\n".join(six_lines(result, files.get("receipt", ""))))
         if keep:
-            await _keep(console, network)
+            await stay(console, network, "cyxnode submit train examples/digits.toml --faucet")
     return 0 if result.weights is not None else 7
 
 
@@ -220,11 +242,20 @@ def show_balances(console: Any, before: dict[str, dict[str, int]], after: dict[s
     console.print(table)
 
 
-async def _keep(console: Any, network: Network) -> None:
+def show_checks(console: Any, receipt: dict[str, Any]) -> None:
+    """What of a receipt was verified, as `cyxnode receipt verify` does."""
+    from ..protocol.receipt import verify_receipt
+
+    for line in verify_receipt(receipt):
+        console.print(f"[green]ok[/]  {line}", highlight=False, soft_wrap=True)
+
+
+async def stay(console: Any, network: Network, command: str) -> None:
+    """Until Ctrl-C. `command` is what to try first in another terminal."""
     console.print(
         "\nThe network stays up until Ctrl-C. In another terminal:\n"
         f"  export CYXNODE_HOME={network.home} CYXNODE_RPC={network.rpc}\n"
-        "  cyxnode submit train examples/digits.toml --faucet\n"
+        f"  {command}\n"
         "  cyxnode run --name one-more --faucet\n"
         "  cyxnode chain info",
         highlight=False,

@@ -207,15 +207,15 @@ class Asking:
             return news
         return replace(news, detail=f"{news.detail}; {served_instead(self.order.model, offers)}")
 
-    def conclude(self, result: JobResult, folder: Path) -> int:
-        """Show the end, save the files, and return the exit code."""
+    def conclude(self, result: JobResult, folder: Path, **more: Any) -> int:
+        """Show the end, save the files, and return the exit code. `more` goes into the JSON."""
         from .render import show_waterfall, six_lines
         from .results import save_result, summary, token_lines
 
         true = self._end_stream(result)
         files = save_result(result, folder)
         if self.as_json:
-            click.echo(json.dumps(summary(result, files)))
+            click.echo(json.dumps(summary(result, files) | more))
         else:
             if result.receipt:
                 show_waterfall(self.console, result.receipt["timeline_ms"])
