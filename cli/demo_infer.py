@@ -99,6 +99,6 @@ async def _offered(service: RequesterService, order: InferOrder, say: Callable[[
     """Until enough nodes have seen the model on their shelf and said so."""
     with trio.move_on_after(OFFERED_WITHIN_S):
         while max((len(nodes) for nodes in service.fitting(order).values()), default=0) <= K:
-            with trio.move_on_after(1):
-                await service.presence.changed.wait()
+            await trio.sleep(1)
+            await service.presence.exchange.survey()  # a requester hears no gossip of nodes
     say(f"offered by {max((len(nodes) for nodes in service.fitting(order).values()), default=0)} nodes")

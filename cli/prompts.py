@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,7 +50,7 @@ def parse_temperature(text: str) -> int:
     try:
         scaled = Decimal(text) * MICRO
         micro = int(scaled)
-    except (InvalidOperation, ValueError, OverflowError):
+    except (DecimalException, ValueError, OverflowError):
         raise LocalError(f"{text[:40]!r} is not a number", field="temperature", fix=_TEMPERATURE_FIX) from None
     if scaled != micro or not 0 <= micro <= TEMPERATURE_MICRO_MAX:
         raise LocalError(f"{text[:40]} is not allowed", field="temperature", fix=_TEMPERATURE_FIX)

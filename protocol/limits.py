@@ -281,6 +281,8 @@ INEXACT_TOKENS_PPM = 10_000
 """Share of tokens that may be another than the prefill's best one, within the gap; one is always forgiven."""
 MODELS_OFFERED_MAX = 8
 """Models that one node announces."""
+OFFERS_LOOK_S = 2.0
+"""How often a node looks whether its offers have changed, to announce them at once."""
 FRAMING_TOKENS_MAX = 128
 """Tokens that a model's chat template adds to a prompt."""
 PROMPT_TOKEN_UNITS = 1

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import structlog
+import trio
 
 from .. import __version__
 from ..protocol.chain import ChainConfig, NodeAccount, Register
 from ..protocol.envelope import Opener, open_any
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
-from ..protocol.limits import MODELS_OFFERED_MAX
+from ..protocol.limits import MODELS_OFFERED_MAX, OFFERS_LOOK_S
 from ..protocol.messages import Capability
 from ..protocol.ports import Blobs, Chain, Clock, Journal, Models, Randomness, Runner, Transport
 from ..protocol.standing import Standing, standing, until_text
@@ -148,9 +149,26 @@ async def open_node(
         data.start()
         await nursery.start(market.run)
         await nursery.start(presence.run)
+        if models is not None:
+            nursery.start_soon(_tell_of_models, presence, models)
         log.info("node ready", node=base58(wire.me), stake=account.stake, addresses=wire.transport.addresses())
         yield Node(context, presence, market)
         nursery.cancel_scope.cancel()
+
+
+async def _tell_of_models(presence: PresenceService, models: Models) -> None:
+    """Gossip our record at once when other models are offered, or at other prices: requesters must not wait for
+    CAPABILITY_INTERVAL_MS, nor ask for what is gone."""
+    told = _sold(models)
+    while True:
+        await trio.sleep(OFFERS_LOOK_S)
+        if (now := _sold(models)) != told:
+            told = now
+            await presence.announce_capability()
+
+
+def _sold(models: Models) -> frozenset[tuple[bytes, bytes, int, int]]:
+    return frozenset((one.model, one.backend, one.prompt_rate, one.generated_rate) for one in models.offers())
 
 
 def capability_of(context: NodeContext, sequence: int, now_ms: int) -> Capability:

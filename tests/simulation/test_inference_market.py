@@ -308,3 +308,14 @@ async def test_a_training_and_an_inference_go_side_by_side(autojump_clock: objec
 
 def test_the_budget_of_an_order_may_be_left_to_the_market() -> None:
     assert replace(question(), budget=0).budget == 0
+
+
+async def test_a_new_model_is_on_the_market_within_seconds(autojump_clock: object) -> None:
+    shelves = [serving() for _ in range(5)]
+    async with market(iter(shelves).__next__) as (_, requester, _):
+        await trio.sleep(60)
+        for shelf in shelves:
+            shelf._models |= serving(manifest("new", digest=b"n" * 32))._models
+        await trio.sleep(3)
+        await requester.presence.exchange.survey()
+        assert max(len(nodes) for nodes in requester.fitting(question(model="new")).values()) == 5

@@ -1,4 +1,4 @@
-"""Answers appear in the order of their prompts, as text and nothing else; and what was not true is not left standing."""
+"""Answers appear in the order of their prompts, as text alone; what was not true is not left standing."""
 
 from __future__ import annotations
 
