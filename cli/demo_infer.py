@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import trio
 
 from ..protocol.errors import ExecutionFailed
-from ..protocol.units import MicroCyx, base58
+from ..protocol.messages import Capability
+from ..protocol.units import MicroCyx, NodeId, base58
 from .demo import Network, balances, example, open_network, show_balances, show_checks, stay
 from .prompts import make_task, read_prompts
 from .render import JobView
@@ -60,7 +61,7 @@ async def demo_infer(
             say(f"requester  {base58(pair.node_id)}")
             async with training.shown():
                 await _train_and_serve(network, service, say)
-            await _offered(service, order, say)
+            await _offered(service, order, nodes, say)
             watching.append(asking.observe)
             before = await balances(network, pair.node_id)
             async with asking.view.shown():
@@ -95,10 +96,14 @@ async def _train_and_serve(network: Network, service: RequesterService, say: Cal
     say(f"model      {MODEL} {shelved.short_id}, {len(result.weights)} bytes, on the shelf of all nodes")
 
 
-async def _offered(service: RequesterService, order: InferOrder, say: Callable[[str], None]) -> None:
-    """Until enough nodes have seen the model on their shelf and said so."""
+async def _offered(service: RequesterService, order: InferOrder, nodes: int, say: Callable[[str], None]) -> None:
+    """Until all nodes have the model warm, and have said so."""
+    warm, fitting = 0, dict[NodeId, Capability]()
     with trio.move_on_after(OFFERED_WITHIN_S):
-        while max((len(nodes) for nodes in service.fitting(order).values()), default=0) <= K:
-            await trio.sleep(1)
+        while warm < nodes:
+            await trio.sleep(0.5)
             await service.presence.exchange.survey()  # a requester hears no gossip of nodes
-    say(f"offered by {max((len(nodes) for nodes in service.fitting(order).values()), default=0)} nodes")
+            fitting = max(service.fitting(order).values(), key=len, default={})
+            served = [order.requirements.served_by(offer) for offer in fitting.values()]
+            warm = sum(one is not None and one.warm for one in served)
+    say(f"offered    by {len(fitting)} nodes, warm on {warm}")

@@ -69,7 +69,7 @@ class TorchRunner(Inference, Protocol):
     """What a ProcessRunner is to this module."""
 
     def prepare(self) -> None: ...
-    def hold(self) -> None: ...
+    async def hold(self) -> None: ...
     def release(self) -> None: ...
 
 
@@ -85,8 +85,10 @@ class TorchSource:
         return Found(self._runner.execution_class, sum(sizes), stamp)
 
     async def load(self, shelved: Shelved) -> Loaded:
-        """Read the files and compare their digests."""
-        return TorchLoaded(self._runner, await trio.to_thread.run_sync(read_torch, shelved))
+        """Read the files, compare their digests, and have a warm worker: to start one takes longer than to answer."""
+        files = await trio.to_thread.run_sync(read_torch, shelved)
+        await self._runner.hold()
+        return TorchLoaded(self._runner, files)
 
 
 def read_torch(shelved: Shelved) -> ModelFiles:
@@ -104,11 +106,10 @@ def read_torch(shelved: Shelved) -> ModelFiles:
 
 
 class TorchLoaded:
-    """Bytes of one model, and the wish for a warm worker: starting one takes longer than most answers."""
+    """Bytes of one model. The runner is held until it is freed."""
 
     def __init__(self, runner: TorchRunner, files: ModelFiles) -> None:
         self._runner, self._files = runner, files
-        runner.hold()
 
     def prepare(self) -> None:
         """Start the worker that will be needed."""

@@ -109,7 +109,7 @@ class ProcessRunner:
             "memory_mb": str(settings.memory_bytes >> 20),
         }
         self._idle: list[WorkerPipe] = []
-        self._starting = 0
+        self._starting, self._broken = 0, ""
         self._changed = trio.Event()
         self._places = trio.Semaphore(WORKERS_MAX)
 
@@ -129,10 +129,19 @@ class ProcessRunner:
             self._starting += 1
             self._nursery.start_soon(self._warm_up)
 
-    def hold(self) -> None:
-        """Keep a warm worker from now on, however long it is idle, until as many `release`. Never waits."""
+    async def hold(self) -> None:
+        """Keep a warm worker from now on, however long it is idle, until as many `release`; returns once there is one.
+        Raises ExecutionFailed when none can be started, and then holds nothing."""
         self._holders += 1
-        self.prepare()
+        try:
+            while not any(pipe.alive for pipe in self._idle):
+                self.prepare()
+                await self._changed.wait()
+                if self._broken:
+                    raise ExecutionFailed(self._broken)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """One of those who `hold` needs no warm worker any more."""
@@ -200,8 +209,9 @@ class ProcessRunner:
 
     async def _warm_up(self) -> None:
         try:
-            pipe = await self._start()
+            pipe, self._broken = await self._start(), ""
         except CyxError as error:
+            self._broken = str(error)
             log.warning("worker_not_started", cause=str(error))
             return
         finally:

@@ -311,7 +311,7 @@ MODEL_IDLE_MAX_S = 900.0
 """A model that nobody used for so long is unloaded; a model server is asked to do the same."""
 MODEL_ROOM_MAX_S = 120.0
 """How long a session waits for others to end whose models take the memory."""
-MODEL_LOOK_S = 15.0
+MODEL_LOOK_S = 5.0
 """Between two looks at the shelf, its files and its model servers."""
 MODEL_LOOK_PATIENCE_S = 5.0
 """After so much silence a model server counts as down."""

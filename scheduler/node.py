@@ -167,8 +167,8 @@ async def _tell_of_models(presence: PresenceService, models: Models) -> None:
             await presence.announce_capability()
 
 
-def _sold(models: Models) -> frozenset[tuple[bytes, bytes, int, int]]:
-    return frozenset((one.model, one.backend, one.prompt_rate, one.generated_rate) for one in models.offers())
+def _sold(models: Models) -> frozenset[tuple[object, ...]]:
+    return frozenset((one.model, one.backend, one.prompt_rate, one.generated_rate, one.warm) for one in models.offers())
 
 
 def capability_of(context: NodeContext, sequence: int, now_ms: int) -> Capability:

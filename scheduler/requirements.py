@@ -77,6 +77,10 @@ class Requirements:
             return "do not serve the model"
         return ""
 
+    def served_by(self, offer: Capability) -> ModelOffer | None:
+        """The model that is meant, as a node serves it."""
+        return self.model.served(offer) if self.model is not None else None
+
     def may_sit(self, offer: Capability) -> bool:
         """Whether a node fits and verifies."""
         return offer.verifier and not self.misfit(offer)

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 PROMPT = "A harbour at "
 KEYS = {
     "job_id", "status", "reason", "result_cid", "weights", "receipt", "completed_in_ms", "cost_micro_cyx",
-    "verified_by", "validation_accuracy", "timeline_ms", "result", "results", "answers", "tokens_generated", "prompt_tokens",
-    "tokens_per_second", "compute_time_ms", "proof",
+    "verified_by", "validation_accuracy", "timeline_ms", "result", "results", "answers", "tokens_generated",
+    "prompt_tokens", "tokens_per_second", "compute_time_ms", "proof",
 }  # fmt: skip
 
 

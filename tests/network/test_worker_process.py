@@ -101,7 +101,8 @@ async def test_fresh_processes_compute_the_same_bits() -> None:
 async def test_a_warm_worker_is_kept_while_somebody_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cyxnode.executor.process.WARM_IDLE_MAX_S", 0.2)
     async with runner_without_leaks() as runner:
-        runner.hold()
+        await runner.hold()
+        assert descendants()
         task = small_task()
         await hashes(runner, task)
         with trio.fail_after(30):

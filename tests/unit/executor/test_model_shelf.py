@@ -86,7 +86,7 @@ async def test_a_shelf_that_works_ahead_loads_what_fits_beside_the_rest(
 ) -> None:
     source, ids = CountingSource(a=4, b=4, c=4), shelf_of(tmp_path, "abc")
     async with open_shelf([tmp_path], {"gguf": source}, budget=10, ahead=True) as shelf:
-        await trio.sleep(MODEL_LOOK_S - 1)
+        await trio.sleep(2 * MODEL_LOOK_S - 1)
         assert source.loaded == ["a", "b"], "nothing goes for what nobody has asked for"
         await used(shelf, ids["c"])
         await trio.sleep(2 * MODEL_LOOK_S)
