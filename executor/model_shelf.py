@@ -54,7 +54,7 @@ class ModelShelf:
         ahead: bool = False,
     ) -> None:
         """`budget`: bytes for all loaded models; `gpu`: utilisation of the card that models run on, in ppm."""
-        self._ahead, self._seen = ahead, set[bytes]()
+        self._ahead, self._seen, self._turn = ahead, set[bytes](), trio.Lock()
         self._nursery, self._folders, self._sources = nursery, tuple(folders), sources
         self._budget, self._gpu = budget, gpu
         self._served: dict[bytes, Served] = {}
@@ -134,12 +134,13 @@ class ModelShelf:
 
     async def _load_ahead(self) -> None:
         """Load what is offered for the first time, one after another, unless another would have to go for it."""
-        for model, served in tuple(self._served.items()):
-            if model in self._seen or served.reason or served.found is None:
-                continue
-            self._seen.add(model)
-            if served.loaded is None and room_for(served.found.size, self._budget, self._memory()) == ():
-                await self._warm_up(served)
+        async with self._turn:
+            for model, served in tuple(self._served.items()):
+                if model in self._seen or served.reason or served.found is None:
+                    continue
+                self._seen.add(model)
+                if served.loaded is None and room_for(served.found.size, self._budget, self._memory()) == ():
+                    await self._warm_up(served)
 
     def _retried(self, failed: tuple[str, float, str], found: Found) -> bool:
         stamp, since_s, _ = failed
