@@ -60,8 +60,8 @@ async def demo_infer(
         async with open_client(pair, folder, place, lambda news: watching[-1](news), faucet=True) as service:
             say(f"requester  {base58(pair.node_id)}")
             async with training.shown():
-                await _train_and_serve(network, service, say)
-            await _offered(service, order, nodes, say)
+                await train_and_serve(network, service, say)
+            await offered(service, order, nodes, say)
             watching.append(asking.observe)
             before = await balances(network, pair.node_id)
             async with asking.view.shown():
@@ -78,7 +78,7 @@ async def demo_infer(
     return code
 
 
-async def _train_and_serve(network: Network, service: RequesterService, say: Callable[[str], None]) -> None:
+async def train_and_serve(network: Network, service: RequesterService, say: Callable[[str], None]) -> None:
     """A paid job makes the weights; then they are on the shelf of every node of this home."""
     from ..executor.model_adding import Rates, draft_torch
     from ..executor.model_record import write_record
@@ -96,7 +96,7 @@ async def _train_and_serve(network: Network, service: RequesterService, say: Cal
     say(f"model      {MODEL} {shelved.short_id}, {len(result.weights)} bytes, on the shelf of all nodes")
 
 
-async def _offered(service: RequesterService, order: InferOrder, nodes: int, say: Callable[[str], None]) -> None:
+async def offered(service: RequesterService, order: InferOrder, nodes: int, say: Callable[[str], None]) -> None:
     """Until all nodes have the model warm, and have said so."""
     warm, fitting = 0, dict[NodeId, Capability]()
     with trio.move_on_after(OFFERED_WITHIN_S):

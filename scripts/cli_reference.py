@@ -12,14 +12,14 @@ from cyxnode.cli.metrics import METRICS
 from cyxnode.protocol import errors
 
 EXIT_CODES = (
-    (0, "done; for a job: it ended OK and the weights are here"),
+    (0, "done; for a job: it ended OK and the result is here"),
     (errors.CyxError.exit_code, "another failure, for example a child process of the demo that did not start"),
     (errors.LocalError.exit_code, "bad input or set-up: the line names the field and the fix"),
     (errors.RemoteError.exit_code, "a peer broke the protocol"),
     (errors.TransientError.exit_code, "the network or the chain did not answer; try again"),
     (errors.ChainRejected.exit_code, "the chain executed a transaction and rejected it"),
     (errors.ExecutionFailed.exit_code, "the computation failed"),
-    (JOB_WITHOUT_RESULT, "the job ended without a result: unsold, failed, expired, or its weights cannot be had"),
+    (JOB_WITHOUT_RESULT, "the job ended without a result: unsold, failed, expired, or its result cannot be had"),
     (8, "a simulation violated an invariant"),
     (DOCTOR_FOUND_FAILURES, "`doctor` found what would keep a node from working"),
     (130, "interrupted (`chain run`, `bootstrap run` and `run` end with 0: being stopped is how they end)"),
