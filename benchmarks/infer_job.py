@@ -56,7 +56,7 @@ async def ask_all(network: Network, count: int, echo: Any) -> list[dict[str, Any
     rows = []
     async with open_client(pair, folder, place, news.append, faucet=True) as service:
         await train_and_serve(network, service, echo)
-        await offered(service, order, echo)
+        await offered(service, order, NODES, echo)
         for number in range(1, count + 1):
             await trio.sleep(PAUSE_S)
             news.clear()
