@@ -284,7 +284,9 @@ async def test_only_the_requester_reads_the_answers_as_they_grow(autojump_clock:
             async def listen() -> None:
                 worker = await winner_of(world)
                 (job,) = world.nodes[worker].market.rooms.by_job
-                stream = await stranger.wire.transport.open_stream(worker, TOKENS)
+                reader = stranger.wire.transport
+                reader.learn(worker, world.nodes[worker].context.wire.transport.addresses())
+                stream = await reader.open_stream(worker, TOKENS)
                 await stream.send(stranger.wire.seal(TokensRequest(job=job, start=0)))
                 try:
                     got.append(await stream.receive())
