@@ -14,7 +14,7 @@ import click
 import trio
 
 from ..protocol.errors import LocalError
-from ..protocol.limits import PREDICT_MAX, TOP_K_MAX
+from ..protocol.limits import PREDICT_MAX, TOKENS_PER_S_ASSUMED, TOP_K_MAX
 from ..protocol.messages import Capability
 from ..protocol.units import MicroCyx, format_cyx, parse_cyx
 from .prompts import make_task, parse_model, read_prompts
@@ -25,11 +25,13 @@ from .text import plain, unmarked
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..protocol.inference import InferTask
     from ..scheduler.requester_service import InferOrder, JobResult, News, RequesterService
     from .answer_stream import AnswerStream
     from .render import JobView
 
 NAMES_SHOWN_MAX = 8
+WORK_SECONDS = 600
 WITHOUT_RESULT, OTHER_THAN_VERIFIED = 7, 3
 
 
@@ -59,7 +61,13 @@ WITHOUT_RESULT, OTHER_THAN_VERIFIED = 7, 3
 @seed_options(IN_HOME)
 @click.option("--budget", default=None, show_default="highest live price", help="CYX at most; the rest returns.")
 @click.option("--k", type=click.Choice(["3", "5", "7"]), default="3", show_default=True, help="Committee.")
-@click.option("--work-seconds", type=click.IntRange(10, 30 * 86_400), default=600, show_default=True)
+@click.option(
+    "--work-seconds",
+    type=click.IntRange(10, 30 * 86_400),
+    default=None,
+    show_default="600, more for many tokens",
+    help="After that the work is refused.",
+)
 @click.option(
     "--wait-seconds",
     type=click.IntRange(0, 86_400),
@@ -89,7 +97,7 @@ def submit_infer(
     bootstrap: SeedSources,
     budget: str | None,
     k: str,
-    work_seconds: int,
+    work_seconds: int | None,
     wait_seconds: int,
     allow_unsandboxed: bool,
     output: Path | None,
@@ -115,7 +123,7 @@ def submit_infer(
         task=task,
         budget=cap,
         k=cast(Literal[3, 5, 7], int(k)),
-        work_seconds=work_seconds,
+        work_seconds=work_seconds or patience_s(task),
         class_wait_ms=1000 * wait_seconds,
         unsandboxed_ok=allow_unsandboxed,
     )
@@ -129,6 +137,11 @@ def submit_infer(
             click.echo(json.dumps({"price_low_micro_cyx": prices[0], "price_high_micro_cyx": prices[1]}))
         return 0
     return asking.conclude(result, output or folder / "results")
+
+
+def patience_s(task: InferTask) -> int:
+    """Seconds in which even a node whose pace is not known would bid."""
+    return max(WORK_SECONDS, 2 * len(task.prompts) * task.num_predict // TOKENS_PER_S_ASSUMED)
 
 
 @dataclass(slots=True)

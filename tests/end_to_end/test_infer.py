@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,20 @@ def test_a_model_that_nobody_serves_ends_as_unsold(network: Network) -> None:
     assert ended.returncode == 7, ended.stderr
     assert "nobody serves other; served: tiny-lm" in ended.stderr
     assert "do not serve the model" in ended.stdout and "nothing was funded" in ended.stdout
+
+
+def test_an_answer_that_is_broken_off_is_called_unverified(network: Network, tmp_path: Path) -> None:
+    log = tmp_path / "submit.log"
+    (tmp_path / "prompts.txt").write_text("\n".join([PROMPT] * 64))
+    command = ("submit", "infer", "--model", "tiny-lm", "--rpc", network.rpc, "--allow-unsandboxed", "--name", "hasty")
+    batch = ("--batch", str(tmp_path / "prompts.txt"), "--faucet")
+    with started(network.home, *command, *batch, log=log) as submit:
+        assert submit.stdout is not None and submit.stdout.read(5), "the answer has begun"
+        submit.send_signal(signal.SIGINT)
+        submit.communicate(timeout=20)
+    assert submit.returncode == 130
+    assert "broken off: what is shown above was not verified" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_node_that_is_killed_in_mid_answer_costs_nothing(network: Network, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cyxnode.cli.main import main
 from cyxnode.cli.prompts import make_task, parse_temperature, read_prompts
-from cyxnode.cli.submit_infer import NAMES_SHOWN_MAX, served_instead
+from cyxnode.cli.submit_infer import NAMES_SHOWN_MAX, patience_s, served_instead
 from cyxnode.protocol.errors import LocalError
 from cyxnode.protocol.limits import PROMPT_MAX_BYTES, PROMPTS_MAX
 from cyxnode.protocol.messages import Capability
@@ -137,3 +137,10 @@ def test_a_model_that_nobody_serves_is_answered_with_what_is_served() -> None:
     ]
     text = served_instead("x", many)
     assert "model0, model1" in text and text.endswith("and 2 more") and "model9" not in text
+
+
+def test_many_tokens_are_given_more_time() -> None:
+    few = make_task(("a",), system="", temperature="0", top_k=1, num_predict=128, seed=0)
+    many = make_task(("a",) * 64, system="", temperature="0", top_k=1, num_predict=128, seed=0)
+    assert patience_s(few) == 600
+    assert patience_s(many) == 2 * 64 * 128 // 5
