@@ -1,8 +1,9 @@
 """Where peers can be dialled: which multiaddrs are accepted, and a bounded book of them.
 
-Only TCP with a trailing peer id is accepted, `/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/ID`, because everything else
-is either not spoken here or a way to make us dial something strange. What a peer says about another peer is hostile:
-an address must name the node it is learnt for, and the least recently used nodes are forgotten first.
+Only TCP with a trailing peer id is accepted, `/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT/p2p/ID`, and such an address of a
+relay followed by `/p2p-circuit/p2p/ID`, because everything else is either not spoken here or a way to make us dial
+something strange. What a peer says about another peer is hostile: an address must name the node it is learnt for, and
+the least recently used nodes are forgotten first.
 """
 
 from __future__ import annotations
@@ -21,25 +22,50 @@ from .peer_id import node_of_text, peer_id_text
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.I)
 _DNS = ("dns", "dns4", "dns6")
+_CIRCUIT = "/p2p-circuit/p2p/"
 
 
 @dataclass(frozen=True, slots=True)
 class PeerAddress:
-    """A validated dialling address. `network` is ip4, ip6, dns, dns4 or dns6."""
+    """A validated dialling address. `network` is ip4, ip6, dns, dns4 or dns6. With `relay` it leads to that node first,
+    whose host and port it names, and through it to `node`."""
 
     network: str
     host: str
     port: int
     node: NodeId
+    relay: NodeId | None = None
 
     def __str__(self) -> str:
-        return f"/{self.network}/{self.host}/tcp/{self.port}/p2p/{peer_id_text(self.node)}"
+        socket = f"/{self.network}/{self.host}/tcp/{self.port}/p2p/"
+        if self.relay is None:
+            return socket + peer_id_text(self.node)
+        return f"{socket}{peer_id_text(self.relay)}{_CIRCUIT}{peer_id_text(self.node)}"
+
+    def first_hop(self) -> PeerAddress:
+        """Whom to dial first: the relay, where there is one."""
+        return self if self.relay is None else PeerAddress(self.network, self.host, self.port, self.relay)
+
+    def through(self, target: NodeId) -> PeerAddress:
+        """The address of `target` that leads through the node of this direct one."""
+        return PeerAddress(self.network, self.host, self.port, target, self.node)
 
 
 @lru_cache(maxsize=PEERS_KNOWN_MAX)
 def parse_address(text: str) -> PeerAddress:
     """Validate a multiaddr; LocalError (field 'address') says what is wrong with it."""
-    parts = text.split("/") if len(text) <= ADDRESS_MAX_CHARS else []
+    direct, circuit, beyond = text.partition(_CIRCUIT) if len(text) <= ADDRESS_MAX_CHARS else (text, "", "")
+    if circuit:
+        relay = _direct(direct, text)
+        if relay.node == (target := node_of_text(beyond)):
+            raise _bad(text, "leads through a node to itself")
+        return relay.through(target)
+    return _direct(text, text)
+
+
+def _direct(direct: str, text: str) -> PeerAddress:
+    """The address without a relay, or before the relay's part; `text` is the whole."""
+    parts = direct.split("/") if len(text) <= ADDRESS_MAX_CHARS else []
     if len(parts) != 7 or parts[0] or parts[3] != "tcp" or parts[5] != "p2p":
         raise _bad(text, "is not of the form /ip4/HOST/tcp/PORT/p2p/ID")
     _, network, host, _, port, _, peer = parts
@@ -105,8 +131,10 @@ class AddressBook:
         return self._known[node]
 
     def worked(self, address: PeerAddress) -> None:
-        """Put the address that was just dialled with success in front."""
-        self.learn(address.node, [str(address)])
+        """Put the address that was just dialled with success in front; one that leads through a relay keeps its place,
+        since a direct one is better whenever it works."""
+        if address.relay is None:
+            self.learn(address.node, [str(address)])
 
 
 def _valid(node: NodeId, text: str) -> PeerAddress | None:

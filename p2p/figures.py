@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict
+from .reach_figures import ReachFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class TransportFigures:
     streams_refused: Mapping[str, int] = field(default_factory=dict)
     gossip: Mapping[tuple[str, str], int] = field(default_factory=dict)
     banned: int = 0
+    reach: ReachFigures = field(default_factory=ReachFigures)
 
 
 def counted(topic: str, validator: GossipValidator, counts: Counter[tuple[str, str]]) -> GossipValidator:

@@ -12,43 +12,37 @@ from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
 # isort: split
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import structlog
 import trio
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.network.stream.net_stream import NetStream
-from multiaddr import Multiaddr
 
 from ..protocol.errors import CyxError, LocalError, PeerUnreachable, TransientError
 from ..protocol.identity import KeyPair
-from ..protocol.limits import (
-    DENY_LIST_POLL_S,
-    DIAL_TIMEOUT_S,
-    DRAIN_TIMEOUT_S,
-    KEEPALIVE_INTERVAL_S,
-    SHUTDOWN_TIMEOUT_S,
-)
+from ..protocol.limits import DENY_LIST_POLL_S, DRAIN_TIMEOUT_S, KEEPALIVE_INTERVAL_S, SHUTDOWN_TIMEOUT_S
 from ..protocol.ports import GossipMessage, GossipValidator, RequestHandler, Stream, StreamHandler
 from ..protocol.units import NodeId, base58
 from . import hardening, requests
-from .addresses import AddressBook, PeerAddress, parse_address
+from .addresses import parse_address
 from .admission import Admission
 from .bans import Bans
 from .deny_list import DenyList
+from .dialling import bounded
 from .fast_gossip import internals
 from .figures import TransportFigures, counted
-from .frames import FramedStream
 from .gossip import Gossip
 from .host import build_host, libp2p_id, listen_address, node_of, reachable_addresses, refuse_peers
 from .inbound import Inbound
-from .muxed_stream import MuxedStream
+from .open_streams import OpenStreams
+from .reach_figures import Standing
+from .reaching import Reaching
 
 _log = structlog.get_logger()
-_T = TypeVar("_T")
 
 
 class Libp2pTransport:
@@ -56,7 +50,7 @@ class Libp2pTransport:
     that peers are told, for a node behind a forwarded port (multiaddrs without /p2p). With peers on `deny_list` or
     among `bans` there is no connection, whoever dials; bans that are given may outlive this object. `fast_gossip`
     chooses between our own path for gossip and the library's; None leaves it to the environment
-    (CYXNODE_FAST_GOSSIP)."""
+    (CYXNODE_FAST_GOSSIP). With `relay` it carries connections between others, and calls back whoever asks."""
 
     def __init__(
         self,
@@ -68,6 +62,7 @@ class Libp2pTransport:
         deny_list: DenyList | None = None,
         fast_gossip: bool | None = None,
         bans: Bans | None = None,
+        relay: bool = False,
     ) -> None:
         hardening.apply()
         fast = internals.chosen(fast_gossip)
@@ -76,10 +71,10 @@ class Libp2pTransport:
         self._denied, self._bans = deny_list, bans if bans is not None else Bans()
         refuse_peers(self._network, self._refuses)
         self._gossip = Gossip(self._host, self._ban, fast=fast)
-        self._book, self._inbound, self._admission = AddressBook(), Inbound(), Admission(self._network)
+        self._inbound, self._admission, self._streams = Inbound(), Admission(self._network), OpenStreams()
         self._verdicts: Counter[tuple[str, str]] = Counter()
-        self._streams: dict[int, FramedStream] = {}
-        self._dialling: dict[NodeId, trio.Lock] = {}
+        self._reaching = Reaching(self._host, self._node_id, self, self._streams.on, self._direct, relay=relay)
+        self._dialler = self._reaching.dialler
         self._nursery: trio.Nursery | None = None
         self._stop = trio.Event()
 
@@ -117,7 +112,9 @@ class Libp2pTransport:
                     )
                 async with self._gossip.run(), trio.open_nursery() as nursery:
                     self._nursery = nursery
-                    nursery.start_soon(self._keep_streams_alive)
+                    nursery.start_soon(self._streams.keep_alive)
+                    nursery.start_soon(self._show_out)
+                    nursery.start_soon(self._reaching.run)
                     nursery.start_soon(self._heed_deny_list)
                     task_status.started()
                     await self._stop.wait()
@@ -129,7 +126,20 @@ class Libp2pTransport:
             self._nursery = None
 
     def addresses(self) -> tuple[str, ...]:
-        """Where peers can dial us."""
+        """Where peers can dial us: through relays first, while we cannot be dialled otherwise."""
+        return (*self._reaching.reach.circuit_addresses(), *self._direct())
+
+    @property
+    def standing(self) -> Standing:
+        """Whether others can dial us, as far as that is known."""
+        return self._reaching.reach.standing
+
+    @property
+    def standing_changed(self) -> trio.Event:
+        """Set when `standing` changes; another one then takes its place."""
+        return self._reaching.reach.changed
+
+    def _direct(self) -> tuple[str, ...]:
         return tuple(one for address in self._host.get_addrs() for one in reachable_addresses(str(address)))
 
     def connected(self) -> frozenset[NodeId]:
@@ -140,7 +150,7 @@ class Libp2pTransport:
 
     def learn(self, node: NodeId, addresses: Sequence[str]) -> None:
         """Remember where `node` can be dialled; what is not an address of it is dropped."""
-        dropped = self._book.learn(node, addresses)
+        dropped = self._dialler.book.learn(node, addresses)
         if dropped:
             _log.info("addresses_dropped", peer=base58(node), count=dropped)
 
@@ -148,16 +158,14 @@ class Libp2pTransport:
         """Dial `address`, unless its node is connected already."""
         target = parse_address(address)
         self._check_peer(target.node)
-        async with self._dial_lock(target.node):
-            if target.node not in self.connected():
-                await self._dial(target)
+        await self._dialler.connect(target, named=True)
         return target.node
 
     def figures(self) -> TransportFigures:
         """What goes on here, in numbers."""
         return TransportFigures(
             connected=len(self.connected()),
-            addresses_known=len(self._book),
+            addresses_known=len(self._dialler.book),
             inbound_open=self._admission.open,
             inbound_refused=dict(self._admission.refused),
             streams_open=self._inbound.open,
@@ -165,6 +173,7 @@ class Libp2pTransport:
             streams_refused=dict(self._inbound.refused),
             gossip=dict(self._verdicts),
             banned=len(self._bans.nodes),
+            reach=self._reaching.figures(),
         )
 
     async def drain(self) -> None:
@@ -180,7 +189,11 @@ class Libp2pTransport:
         return self._admission.draining
 
     async def disconnect(self, node: NodeId) -> None:
-        """Close all connections to `node`; streams to it break."""
+        """Close all connections to `node`; streams to it break. A relay through which others reach us is kept."""
+        if not self._reaching.reach.is_held(node):
+            await self._hang_up(node)
+
+    async def _hang_up(self, node: NodeId) -> None:
         with trio.move_on_after(SHUTDOWN_TIMEOUT_S):
             await self._network.close_peer(libp2p_id(node))
 
@@ -211,39 +224,11 @@ class Libp2pTransport:
     async def open_stream(self, node: NodeId, protocol: str) -> Stream:
         """Open a stream to `node`, dialling it when needed."""
         self._check_peer(node)
-        await self._reach(node)
-        raw = await _bounded(
+        await self._dialler.reach(node)
+        raw = await bounded(
             lambda: self._host.new_stream(libp2p_id(node), [TProtocol(protocol)]), f"open {protocol} to", node
         )
-        return self._track(FramedStream(node, MuxedStream(cast(NetStream, raw))))
-
-    async def _reach(self, node: NodeId) -> None:
-        async with self._dial_lock(node):
-            if node in self.connected():
-                return
-            known = self._book.of(node)
-            causes = ["no address is known"] if not known else []
-            for address in known:
-                try:
-                    return await self._dial(address)
-                except PeerUnreachable as error:
-                    causes.append(str(error))
-        raise PeerUnreachable(f"{base58(node)} cannot be reached: {causes[-1]}")
-
-    async def _dial(self, address: PeerAddress) -> None:
-        target = Multiaddr(str(address))
-        await _bounded(lambda: self._network.dial_addr(target, libp2p_id(address.node)), "dial", address.node)
-        self._book.worked(address)
-
-    @asynccontextmanager
-    async def _dial_lock(self, node: NodeId) -> AsyncIterator[None]:
-        lock = self._dialling.setdefault(node, trio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.statistics().tasks_waiting and not lock.locked():
-                self._dialling.pop(node, None)
+        return self._streams.track(node, cast(NetStream, raw))
 
     def _accept(self, protocol: str) -> None:
         async def accepted(stream: INetStream) -> None:
@@ -251,8 +236,7 @@ class Libp2pTransport:
             if peer is None or self._refuses(peer):
                 await stream.reset()
                 return
-            framed = self._track(FramedStream(peer, MuxedStream(cast(NetStream, stream))))
-            await self._inbound.handle(protocol, framed)
+            await self._inbound.handle(protocol, self._streams.track(peer, cast(NetStream, stream)))
 
         self._host.set_stream_handler(TProtocol(protocol), accepted)
 
@@ -279,24 +263,15 @@ class Libp2pTransport:
         self._gossip.misbehaviour.banned.pop(node, None)
         self._gossip.misbehaviour.rejects.pop(node, None)
         if self._nursery is not None:
-            self._nursery.start_soon(self.disconnect, node)
+            self._nursery.start_soon(self._hang_up, node)
 
-    def _track(self, stream: FramedStream) -> FramedStream:
-        self._streams[id(stream)] = stream
-        return stream
-
-    async def _keep_streams_alive(self) -> None:
-        """Send keep-alives on open streams, forget the ended ones, and show banned peers out again."""
+    async def _show_out(self) -> None:
+        """Hang up on banned peers that came in again."""
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(KEEPALIVE_INTERVAL_S)
-                for name, stream in list(self._streams.items()):
-                    if stream.over:
-                        del self._streams[name]
-                    else:
-                        nursery.start_soon(stream.keep_alive)
                 for node in self.connected() & self._bans.nodes:
-                    nursery.start_soon(self.disconnect, node)
+                    nursery.start_soon(self._hang_up, node)
 
     async def _heed_deny_list(self) -> None:
         """Cut the connections with whoever was put on the deny list; who is on it already gets none."""
@@ -307,25 +282,13 @@ class Libp2pTransport:
                 if self._denied.refresh():
                     _log.info("deny_list_changed", peers=len(self._denied.nodes))
                 for node in self.connected() & self._denied.nodes:
-                    nursery.start_soon(self.disconnect, node)
+                    nursery.start_soon(self._hang_up, node)
                 await trio.sleep(DENY_LIST_POLL_S)
 
     async def _disconnect_all(self) -> None:
         async with trio.open_nursery() as nursery:
             for node in self.connected():
-                nursery.start_soon(self.disconnect, node)
-
-
-async def _bounded(attempt: Callable[[], Awaitable[_T]], what: str, node: NodeId) -> _T:
-    """Run one dialling step of the library within DIAL_TIMEOUT_S; whatever it raises becomes PeerUnreachable."""
-    cause: Exception
-    try:
-        with trio.fail_after(DIAL_TIMEOUT_S):
-            return await attempt()
-    except Exception as error:
-        # The library raises a dozen types here, and groups of them.
-        cause = error
-    raise PeerUnreachable(f"could not {what} {base58(node)}: {cause!r}"[:300]) from cause
+                nursery.start_soon(self._hang_up, node)
 
 
 def _one_of(error: BaseException) -> Exception:

@@ -403,13 +403,93 @@ CONNECTIONS_PER_HOST_MAX = 32
 """Of those, from one IP address (an IPv6 /64); loopback is not bounded by itself."""
 CONNECTIONS_PER_HOST = (4.0, CONNECTIONS_PER_HOST_MAX)
 """New connections a second from one host, and how many at once: a handshake costs some 30 ms of CPU."""
-STREAMS_PER_PEER = {"/cyx/1/peers": (2.0, 40), "/cyx/1/blob": (100.0, 400)}
+STREAMS_PER_PEER = {
+    "/cyx/1/peers": (2.0, 40),
+    "/cyx/1/blob": (100.0, 400),
+    "/cyx/1/dial-back": (0.1, 4),
+    "/cyx/1/upgrade": (0.1, 8),
+}
 """Streams a second that one peer may open by protocol, and how many at once."""
 STREAMS_PER_PEER_ELSEWHERE = (20.0, 100)
 DRAIN_TIMEOUT_S = 3.0
 """How long an ending bootstrap node finishes what it was asked before it hangs up."""
 STOP_TIMEOUT_S = 5.0
 """From the signal to the end of the process."""
+
+# reachability (p2p.reachability, p2p.dial_back, p2p.reach)
+DIAL_BACK_PORTS_MAX = 4
+"""Ports that one request may ask to be called on, always at the address that its connection comes from."""
+DIAL_BACK_MAX_BYTES = 256
+DIAL_BACK_TIMEOUT_S = 3.0
+"""For one port: connecting, and the proof of who answers."""
+DIAL_BACKS_MAX = 8
+"""Calls under way at once, for all who asked."""
+DIAL_BACKS = (2.0, 16)
+"""Calls a second for all who ask, and how many at once."""
+DIAL_BACKS_PER_HOST = (0.1, 8)
+REACH_ANSWERS_MAX = 8
+"""Peers whose last answers count."""
+REACH_ANSWER_AGE_S = 1_200.0
+REACH_ANSWERS_WANTED = 2
+"""Peers that must have answered before anything is decided."""
+REACH_DOUBTS_MAX = 2
+"""Rounds that have to contradict a decision before it is turned round."""
+REACH_ASKED_MAX = 3
+"""Peers asked in one round."""
+REACH_CHECK_S = 300.0
+REACH_SOON_S = 15.0
+"""Between rounds while nothing is decided, or a decision is doubted."""
+REACH_REFUSED_S = 60.0
+"""Before a peer is asked again that would not call."""
+NAMED_PEERS_MAX = 64
+"""Peers dialled by an address that a person gave: they are asked first, and may relay."""
+
+# relaying (p2p.relay, p2p.relay_quota, p2p.circuit_wire, p2p.circuits, p2p.upgrade)
+RELAY_MESSAGE_MAX_BYTES = 4 * 1024
+RELAY_MESSAGE_TIMEOUT_S = 5.0
+"""For one message of a peer that wants something of a relay, or of a relay."""
+RELAY_RESERVATIONS_MAX = 64
+RELAY_RESERVATIONS_PER_HOST = 8
+"""Of one IP address (an IPv6 /64); loopback counts as any."""
+RELAY_RESERVATION_S = 1_800.0
+RELAY_CIRCUITS_MAX = 64
+"""Circuits of all peers that stand or are being made."""
+RELAY_CIRCUITS_PER_TARGET = 16
+RELAY_CIRCUITS_PER_SOURCE = 8
+RELAY_CIRCUIT_S = 3_600.0
+RELAY_CIRCUIT_MAX_BYTES = 64 * 1024 * 1024
+"""In both directions together."""
+RELAY_BYTES_PER_S = 4 * 1024 * 1024
+"""Of all circuits together, on average over a second."""
+RELAY_CHUNK_BYTES = 16 * 1024
+RELAY_STALL_S = 60.0
+"""A circuit whose reader takes nothing for so long is cut."""
+RELAY_LINGER_S = 5.0
+"""How long one side of a circuit may go on after the other has ended."""
+RELAY_STREAMS = (1.0, 16)
+"""Requests a second that one peer may put to a relay, and how many at once."""
+RELAY_PENDING_MAX = 64
+"""Requests of all peers that are not answered yet."""
+RELAYS_WANTED = 2
+"""Relays that an unreachable node holds a reservation at."""
+RELAYS_TRIED_MAX = 8
+RELAY_RENEW_SHARE = 0.5
+"""Part of a reservation's time after which it is renewed."""
+RELAY_RETRY_S = 10.0
+CIRCUITS_INBOUND_MAX = 32
+"""Connections that relays may bring to a node at once."""
+UPGRADE_TIMEOUT_S = 20.0
+"""For the whole attempt to make a relayed connection direct."""
+UPGRADE_DIAL_S = 3.0
+UPGRADE_CROSS_S = 0.3
+"""Between two calls that may cross the peer's."""
+UPGRADE_TRIES_MAX = 3
+UPGRADE_RETRY_S = 30.0
+UPGRADES_MAX = 8
+UPGRADE_ADDRESSES_MAX = 4
+UPGRADE_MAX_BYTES = 2 * 1024
+UPGRADE_LINGER_S = 60.0
+"""How long a relayed connection whose streams are not done stays beside the direct one."""
 
 # metrics (cli.metrics, cli.metrics_server)
 METRICS_CONNECTIONS_MAX = 16

@@ -1,0 +1,47 @@
+"""TCP connections from a port of our choice: peers that see such connections see one port of a well-behaved NAT, so it
+can be compared, and told to others as the place of a hole.
+
+The port is never one that anybody listens on. SO_REUSEADDR lets several connections leave from it, to different peers.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import trio
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.raw_connection import RawConnection
+
+from ..protocol.errors import PeerUnreachable
+
+
+def free_port() -> int:
+    """A port that nothing uses now; 0, for any, when none can be had."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("0.0.0.0", 0))
+            return int(probe.getsockname()[1])
+    except OSError:
+        return 0
+
+
+async def dial_from(source_port: int, host: str, port: int, *, initiator: bool = True) -> RawConnection:
+    """A TCP connection to an IP address that leaves from `source_port`; PeerUnreachable when there is none, also
+    because an earlier one to the same place has only just ended. Two such calls that cross make one connection:
+    `initiator` says who speaks first on it. The caller bounds the time."""
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", source_port))
+        await sock.connect((host, port))
+    except OSError as error:
+        sock.close()
+        raise PeerUnreachable(f"{host}:{port} from port {source_port}: {error}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return RawConnection(TrioTCPStream(trio.SocketStream(sock)), initiator)
