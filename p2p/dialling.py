@@ -20,7 +20,7 @@ from .addresses import AddressBook, PeerAddress
 from .circuits import Circuits
 from .host import libp2p_id
 from .links import has_direct, links
-from .sourced_dial import dial_from, free_port
+from .sourced_dial import SourceTaken, dial_from, free_port
 
 _T = TypeVar("_T")
 _log = structlog.get_logger()
@@ -90,6 +90,8 @@ class Dialler:
         try:
             await bounded(dial, "dial", address.node)
         except PeerUnreachable as error:
+            if not isinstance(error.__cause__, SourceTaken):
+                raise
             _log.debug("not_dialled_from_source", peer=base58(address.node), cause=str(error))
             return False
         self.from_source.add(address.node)

@@ -6,6 +6,7 @@ The port is never one that anybody listens on. SO_REUSEADDR lets several connect
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 
@@ -14,6 +15,10 @@ from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 
 from ..protocol.errors import PeerUnreachable
+
+
+class SourceTaken(PeerUnreachable):
+    """The port cannot be used for this: an earlier connection from it to the same place has only just ended."""
 
 
 def free_port() -> int:
@@ -28,9 +33,8 @@ def free_port() -> int:
 
 
 async def dial_from(source_port: int, host: str, port: int, *, initiator: bool = True) -> RawConnection:
-    """A TCP connection to an IP address that leaves from `source_port`; PeerUnreachable when there is none, also
-    because an earlier one to the same place has only just ended. Two such calls that cross make one connection:
-    `initiator` says who speaks first on it. The caller bounds the time."""
+    """A TCP connection to an IP address that leaves from `source_port`; PeerUnreachable, or SourceTaken. Two such calls
+    that cross make one connection: `initiator` says who speaks first on it. The caller bounds the time."""
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -40,7 +44,8 @@ async def dial_from(source_port: int, host: str, port: int, *, initiator: bool =
         await sock.connect((host, port))
     except OSError as error:
         sock.close()
-        raise PeerUnreachable(f"{host}:{port} from port {source_port}: {error}") from error
+        failure = SourceTaken if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL) else PeerUnreachable
+        raise failure(f"{host}:{port} from port {source_port}: {error}") from error
     except BaseException:
         sock.close()
         raise
