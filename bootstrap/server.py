@@ -1,7 +1,8 @@
 """A bootstrap node: a well-known address where newcomers learn whom else to call (DESIGN 1).
 
-It hears presence and answers peer exchange. It has no power over the market: it offers nothing, and what it hands on is
-signed by others. A network whose bootstrap nodes are gone goes on among those who know one another.
+It hears presence and answers peer exchange; its transport calls nodes back, and relays to those that cannot be dialled.
+It has no power over the market: it offers nothing, and what it hands on is signed by others. A network whose bootstrap
+nodes are gone goes on among those who know one another.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ def run_bootstrap(
     as_json: bool,
     until_stdin_closes: bool,
 ) -> None:
-    """A well-known address for newcomers. Its address is written into --home for other commands here.
+    """A well-known address for newcomers. Its address is written into --home for other commands here. It calls nodes
+    back that want to know whether they can be reached, and carries connections to those that cannot.
 
     At SIGTERM it lets nobody in any more, finishes what it was asked, hangs up and ends within 5 s.
     """
@@ -83,7 +84,7 @@ def run_bootstrap(
             await light(told, genesis, Bans(journal))
 
     async def light(told: trio.Event, genesis: bytes, bans: Bans) -> None:
-        transport = Libp2pTransport(pair, host=host, port=port, deny_list=denied, bans=bans)
+        transport = Libp2pTransport(pair, host=host, port=port, deny_list=denied, bans=bans, relay=True)
         async with (
             transport.run(),
             open_bootstrap(pair, transport, genesis, SystemClock(), SystemRandomness(), peers) as presence,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -43,7 +43,8 @@ def doctor(
     from ..protocol.identity import KeyPair, load_key
     from . import checks_machine as machine
     from .checks_network import ChainChecks, PeerChecks
-    from .checkup import Check, Level, aside, examine
+    from .checks_reach import ReachChecks
+    from .checkup import Check, Finding, Level, aside, examine
     from .compose import parse_listen
     from .world import SystemClock
 
@@ -70,8 +71,29 @@ def doctor(
         async with Libp2pTransport(stranger).run() as transport:
             yield transport
 
+    @asynccontextmanager
+    async def open_listening() -> AsyncIterator[Libp2pTransport]:
+        async with Libp2pTransport(KeyPair.generate(), host=host, port=port).run() as transport:
+            yield transport
+
+    def addresses() -> tuple[str, ...]:
+        return seeds(home, bootstrap, folder)
+
+    port_tried = trio.Event()
+
+    async def try_port() -> Sequence[Finding]:
+        try:
+            return await aside(lambda: machine.check_port(host, port))()
+        finally:
+            port_tried.set()
+
+    async def be_dialled() -> Sequence[Finding]:
+        await port_tried.wait()  # both listen there for a moment
+        return await reach.reach()
+
     chain = ChainChecks(open_rpc, escrow, SystemClock(), node)
-    peers = PeerChecks(open_transport, SystemClock(), genesis, lambda: seeds(home, bootstrap, folder))
+    peers = PeerChecks(open_transport, SystemClock(), genesis, addresses)
+    reach = ReachChecks(open_listening, addresses, listen, port)
     checks = (
         Check("python", aside(machine.check_python)),
         Check("packages", aside(machine.check_packages)),
@@ -80,12 +102,13 @@ def doctor(
         Check("journal", aside(lambda: machine.check_journal(folder))),
         Check("sandbox", aside(machine.check_sandbox)),
         Check("gpu", aside(machine.check_gpu)),
-        Check("port", aside(lambda: machine.check_port(host, port))),
+        Check("port", try_port),
         Check("rpc", chain.rpc),
         Check("genesis", chain.genesis),
         Check("clock", chain.time),
         Check("wallet", chain.wallet),
         Check("peers", peers.peers),
+        Check("reach", be_dialled),
     )
     found = trio.run(examine, checks)
     if as_json:

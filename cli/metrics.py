@@ -16,6 +16,8 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..p2p.figures import TransportFigures
+from ..p2p.reach_figures import ReachFigures
+from ..p2p.reachability import Verdict
 from ..protocol.chain import NodeAccount
 from ..protocol.errors import CyxError
 from ..protocol.limits import CHAIN_FIGURES_AGE_S, METRICS_TIMEOUT_S
@@ -53,6 +55,15 @@ METRICS: dict[str, Metric] = {
     ),
     "cyxnode_gossip_received_total": Metric("counter", "Gossip messages judged valid.", ("topic",)),
     "cyxnode_gossip_dropped_total": Metric("counter", "Gossip messages ignored or rejected.", ("topic", "verdict")),
+    "cyxnode_reachable": Metric("gauge", "1 when others can dial this process, 0 when not, -1 when that is not known."),
+    "cyxnode_relays_held": Metric("gauge", "Relays that hold a place for this process."),
+    "cyxnode_called_back_total": Metric("counter", "Peers called back: reached, silent, refused.", ("result",)),
+    "cyxnode_upgraded_total": Metric("counter", "Relayed connections to us: direct or relayed in the end.", ("end",)),
+    "cyxnode_relay_reservations": Metric("gauge", "Places held for unreachable peers."),
+    "cyxnode_relay_circuits": Metric("gauge", "Connections carried between peers."),
+    "cyxnode_relay_bytes_total": Metric("counter", "Bytes carried between peers."),
+    "cyxnode_relay_granted_total": Metric("counter", "Requests granted: reservation, circuit.", ("kind",)),
+    "cyxnode_relay_refused_total": Metric("counter", "Requests refused, by what was used up or missing.", ("cause",)),
     "cyxnode_jobs_open": Metric("gauge", "Jobs followed now.", who="node"),
     "cyxnode_jobs_running": Metric("gauge", "Jobs won and not yet claimed.", who="node"),
     "cyxnode_jobs_announced_total": Metric("counter", "Jobs of our class heard of.", who="node"),
@@ -129,6 +140,7 @@ class Gauges:
             "cyxnode_info": {(__version__,): 1},
             "cyxnode_ready": {(): float(not self.not_ready())},
             **of_transport(figures),
+            **of_reach(figures.reach),
             "cyxnode_peers_live": {(): len(self.presence.alive())},
         }
         if self.node is not None:
@@ -172,6 +184,28 @@ def of_transport(figures: TransportFigures) -> Samples:
         "cyxnode_streams_refused_total": {(cause,): count for cause, count in figures.streams_refused.items()},
         "cyxnode_gossip_received_total": received,
         "cyxnode_gossip_dropped_total": {key: count for key, count in figures.gossip.items() if key not in heard},
+    }
+
+
+_REACHABLE = {Verdict.REACHABLE: 1, Verdict.UNREACHABLE: 0, Verdict.UNKNOWN: -1}
+
+
+def of_reach(figures: ReachFigures) -> Samples:
+    """The samples of how a process is reached and what it does for others."""
+
+    def by(counts: Mapping[str, int]) -> dict[tuple[str, ...], float]:
+        return {(label,): count for label, count in counts.items()}
+
+    return {
+        "cyxnode_reachable": {(): _REACHABLE[figures.report.leaning]},
+        "cyxnode_relays_held": {(): len(figures.report.relays)},
+        "cyxnode_called_back_total": by(figures.called_back),
+        "cyxnode_upgraded_total": by(figures.upgraded),
+        "cyxnode_relay_reservations": {(): figures.reservations},
+        "cyxnode_relay_circuits": {(): figures.circuits},
+        "cyxnode_relay_bytes_total": {(): figures.relayed_bytes},
+        "cyxnode_relay_granted_total": by(figures.relay_granted),
+        "cyxnode_relay_refused_total": by(figures.relay_refused),
     }
 
 

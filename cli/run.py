@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 import structlog
-import trio
 
 from ..protocol.errors import LocalError
 from ..protocol.ports import Runner
@@ -99,6 +98,7 @@ def run(
         from .compose import Place, figured, open_ports, parse_listen
         from .metrics import Gauges
         from .metrics_server import open_metrics
+        from .reach_text import tell_changes, told
         from .shelf import shelf_facts, shelf_lines
 
         host, port = parse_listen(listen)
@@ -121,21 +121,29 @@ def run(
             open_metrics(figures, Gauges(figured(ports.transport), node.presence, node)) as url,
         ):
             about = runner.description
-            addresses = ports.transport.addresses()
+            addresses, transport = ports.transport.addresses(), figured(ports.transport)
+            reach = told(transport.reach_report)
             say_ready(
                 as_json,
                 f"node {base58(pair.node_id)} ready\n  class {runner.execution_class.hex()[:16]} on {about['device']}, "
                 f"sandbox {about['sandbox']}, {format_cyx(rate_micro)} CYX/s\n  "
-                + "\n  ".join([*addresses, *(shelf_lines(shelf) if shelf else ())])
+                + "\n  ".join([*addresses, reach, *(shelf_lines(shelf) if shelf else ())])
                 + (f"\n  metrics {url}/metrics" if url else ""),
                 node=base58(pair.node_id),
                 execution_class=runner.execution_class.hex(),
                 addresses=addresses,
                 sandbox=about["sandbox"],
                 metrics=url,
+                reach=reach,
                 models=shelf_facts(shelf) if shelf else [],
             )
-            await trio.sleep_forever()
+
+            def say(line: str) -> None:
+                log.info("reach", line=line)
+                if not as_json:
+                    click.echo(line)
+
+            await tell_changes(transport, say, node.presence.announce_capability)
 
     run_until_stopped(serve, until_stdin_closes=until_stdin_closes)
 

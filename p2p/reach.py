@@ -34,7 +34,7 @@ from .dial_back import DIAL_BACK, Ask, ask_to_call
 from .dialling import Dialler
 from .host import node_of
 from .links import has_direct
-from .reach_figures import Standing
+from .reach_figures import ReachReport
 from .reachability import Answer, Reachability, Verdict, heard, is_public
 from .upgrade import Places
 
@@ -66,21 +66,21 @@ class Reach:
         self._refused_until_s: dict[NodeId, float] = {}
         self._relays: dict[NodeId, PeerAddress] = {}
         self._tried_at_s: dict[NodeId, float] = {}
-        self._told = Standing()
+        self._told = ReachReport()
         self.changed = trio.Event()
-        """Set, and replaced by a new one, when `standing` has changed."""
+        """Set, and replaced by a new one, when `report` has changed."""
 
     def willing(self) -> bool:
         """Whether we call others back."""
         return self._is_relay or self._known.leaning() is Verdict.REACHABLE
 
     @property
-    def standing(self) -> Standing:
+    def report(self) -> ReachReport:
         """How we can be reached, now."""
         known = self._known
         relays = tuple(sorted(node for node in self._relays if self._holds(node)))
         mapping = known.mapping(frozenset(one.host for one in self._parsed()), self._dialler.source_port)
-        return Standing(known.verdict, known.leaning(), mapping, relays, known.seen_as())
+        return ReachReport(known.verdict, known.leaning(), mapping, relays, known.seen_as())
 
     def circuit_addresses(self) -> tuple[str, ...]:
         """Where we can be dialled through relays."""
@@ -165,16 +165,16 @@ class Reach:
             del self._refused_until_s[next(iter(self._refused_until_s))]
 
     def _tell(self) -> None:
-        standing = self.standing
-        if standing != self._told:
-            self._told = standing
+        report = self.report
+        if report != self._told:
+            self._told = report
             _log.info(
                 "reachability",
-                verdict=standing.verdict.value,
-                leaning=standing.leaning.value,
-                mapping=standing.mapping.value,
-                relays=len(standing.relays),
-                seen_as=standing.seen_as,
+                verdict=report.verdict.value,
+                leaning=report.leaning.value,
+                mapping=report.mapping.value,
+                relays=len(report.relays),
+                seen_as=report.seen_as,
             )
             self.changed.set()
             self.changed = trio.Event()

@@ -10,7 +10,7 @@ from .reachability import Mapping, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ReachReport:
     """How a node can be reached now: the verdict and what it leans on, the relays that hold a place for it."""
 
     verdict: Verdict = Verdict.UNKNOWN
@@ -24,7 +24,7 @@ class Standing:
 class ReachFigures:
     """Gauges, and counts since the start, of how a node is reached and what it does for others."""
 
-    standing: Standing = field(default_factory=Standing)
+    report: ReachReport = field(default_factory=ReachReport)
     called_back: Map[str, int] = field(default_factory=dict)
     upgraded: Map[str, int] = field(default_factory=dict)
     reservations: int = 0

@@ -75,7 +75,7 @@ class Reaching:
         """What goes on here, in numbers."""
         relay, upgrade = self._relay, self._upgrade
         return ReachFigures(
-            standing=self.reach.standing,
+            report=self.reach.report,
             called_back=dict(self._dial_back.served),
             upgraded={"direct": upgrade.done, "relayed": upgrade.failed},
             reservations=relay.reservations if relay else 0,

@@ -24,7 +24,7 @@ from libp2p.network.stream.net_stream import NetStream
 
 from ..protocol.errors import CyxError, LocalError, PeerUnreachable, TransientError
 from ..protocol.identity import KeyPair
-from ..protocol.limits import DENY_LIST_POLL_S, DRAIN_TIMEOUT_S, KEEPALIVE_INTERVAL_S, SHUTDOWN_TIMEOUT_S
+from ..protocol.limits import ADDRESSES_MAX, DENY_LIST_POLL_S, DRAIN_TIMEOUT_S, KEEPALIVE_INTERVAL_S, SHUTDOWN_TIMEOUT_S
 from ..protocol.ports import GossipMessage, GossipValidator, RequestHandler, Stream, StreamHandler
 from ..protocol.units import NodeId, base58
 from . import hardening, requests
@@ -39,7 +39,7 @@ from .gossip import Gossip
 from .host import build_host, libp2p_id, listen_address, node_of, reachable_addresses, refuse_peers
 from .inbound import Inbound
 from .open_streams import OpenStreams
-from .reach_figures import Standing
+from .reach_figures import ReachReport
 from .reaching import Reaching
 
 _log = structlog.get_logger()
@@ -127,16 +127,16 @@ class Libp2pTransport:
 
     def addresses(self) -> tuple[str, ...]:
         """Where peers can dial us: through relays first, while we cannot be dialled otherwise."""
-        return (*self._reaching.reach.circuit_addresses(), *self._direct())
+        return (*self._reaching.reach.circuit_addresses(), *self._direct())[:ADDRESSES_MAX]
 
     @property
-    def standing(self) -> Standing:
+    def reach_report(self) -> ReachReport:
         """Whether others can dial us, as far as that is known."""
-        return self._reaching.reach.standing
+        return self._reaching.reach.report
 
     @property
-    def standing_changed(self) -> trio.Event:
-        """Set when `standing` changes; another one then takes its place."""
+    def reach_changed(self) -> trio.Event:
+        """Set when `reach_report` changes; another one then takes its place."""
         return self._reaching.reach.changed
 
     def _direct(self) -> tuple[str, ...]:

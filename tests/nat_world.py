@@ -1,6 +1,8 @@
-"""Small internets out of network namespaces: public hosts on one bridge, and homes behind routers that really translate.
+"""Small internets out of network namespaces: public hosts on one bridge, and homes behind routers that really
+translate.
 
-Needs CAP_NET_ADMIN, iproute2 and nftables. Where one of them is missing, the tests that use it are skipped and say which.
+Needs CAP_NET_ADMIN, iproute2 and nftables. Where one of them is missing, the tests that use it are skipped and say
+which.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +71,8 @@ class NatWorld:
         self._plug(name, "eth0", address)
 
     def home(self, name: str, outside: str, network: str, *, mapping: str = "") -> None:
-        """A host NETWORK.2 behind a router NETWORK.1 that the world sees at `outside`. `mapping` is nft's word for how it
-        chooses ports: none keeps them, 'fully-random' takes a new one for every connection."""
+        """A host NETWORK.2 behind a router NETWORK.1 that the world sees at `outside`. `mapping` is nft's word for how
+        it chooses ports: none keeps them, 'fully-random' takes a new one for every connection."""
         router = f"{name}r"
         self._make(router)
         self._make(name)
@@ -148,7 +151,7 @@ class NatPeer:
         """Wait until the connections with a peer are of these kinds."""
         found = None
         with trio.move_on_after(within_s):
-            while (found := await self("links", number)) != wanted:
+            while (found := await self("links", number)) != wanted:  # noqa: ASYNC110 -- another process
                 await trio.sleep(0.1)
             return
         raise AssertionError(f"the connections are {found}")
@@ -173,15 +176,8 @@ async def peers(world: NatWorld, **made: tuple[str, str, int, bool]) -> AsyncIte
         processes = []
         for name, (namespace, host, number, relay) in made.items():
             words = [sys.executable, str(PEER), host, str(number), *(["relay"] if relay else [])]
-            process = await nursery.start(
-                lambda task_status, words=words, namespace=namespace: trio.run_process(
-                    world.command(namespace, *words),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    check=False,
-                    task_status=task_status,
-                )
-            )
+            run = partial(trio.run_process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False)
+            process = await nursery.start(run, world.command(namespace, *words))
             processes.append(process)
             found[name] = NatPeer(process)
         try:

@@ -1,4 +1,5 @@
-"""One real transport, told what to do by lines of JSON on standard input: `[name, argument, ...]` -> `{"value": ...}`."""
+"""One real transport, told what to do by lines of JSON on standard input: `[name, argument, ...]` -> `{"value":
+...}`."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ class Peer:
         return await self.transport.request(node(number), ECHO, payload, timeout_s=20) == payload
 
     async def standing(self) -> dict[str, Any]:
-        now = self.transport.standing
+        now = self.transport.reach_report
         return {
             "verdict": now.verdict.value,
             "mapping": now.mapping.value,
@@ -63,10 +64,10 @@ class Peer:
         }
 
     async def verdict(self) -> str:
-        return self.transport.standing.verdict.value
+        return self.transport.reach_report.verdict.value
 
     async def relays(self) -> int:
-        return len(self.transport.standing.relays)
+        return len(self.transport.reach_report.relays)
 
     async def links(self, number: int) -> list[str]:
         found = links(self.transport._network, node(number))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from nat_world import NatWorld, peers, why_not
 
 pytestmark = pytest.mark.slow
