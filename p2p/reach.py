@@ -79,7 +79,7 @@ class Reach:
         """How we can be reached, now."""
         known = self._known
         relays = tuple(sorted(node for node in self._relays if self._holds(node)))
-        mapping = known.mapping(frozenset(one.host for one in self._parsed()), self._dialler.source_port)
+        mapping = known.mapping(frozenset(one.host for one in self._parsed()))
         return ReachReport(known.verdict, known.leaning(), mapping, relays, known.seen_as())
 
     def circuit_addresses(self) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class Reachability:
         """The hosts that peers see us at, the latest first."""
         return tuple(dict.fromkeys(one.host for one in sorted(self.counted(), key=lambda one: -one.at_s)))
 
-    def mapping(self, own_hosts: frozenset[str], own_port: int) -> Mapping:
+    def mapping(self, own_hosts: frozenset[str]) -> Mapping:
         """How the peers that can be compared see the one port that we dialled them from."""
         seen = {(one.host, one.port) for one in self.counted() if one.same_source}
         if self.counted() and all(one.host in own_hosts for one in self.counted()):

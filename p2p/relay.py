@@ -96,6 +96,8 @@ class Relay:
         if not self._rates.take(peer, trio.current_time()):
             return "rate", Status.RESOURCE_LIMIT_EXCEEDED
         asked = await read_message(stream, HopMessage)
+        if not asked.HasField("type"):
+            return "malformed", Status.MALFORMED_MESSAGE
         if asked.type == HopMessage.RESERVE:
             return await self._reserve(peer, stream)
         if asked.type == HopMessage.CONNECT:

@@ -101,3 +101,38 @@ def test_book_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     book.learn(nodes[2], [at(1, peer_id_text(nodes[2]))])
     assert len(book) == 2
     assert book.of(nodes[0]) and not book.of(nodes[1])
+
+
+def test_an_address_may_lead_through_a_relay() -> None:
+    text = f"/ip4/1.2.3.4/tcp/4001/p2p/{peer_id_text(OTHER)}/p2p-circuit/p2p/{PEER}"
+    address = parse_address(text)
+    assert (address.node, address.relay, str(address)) == (NODE, OTHER, text)
+    assert address.first_hop() == parse_address(f"/ip4/1.2.3.4/tcp/4001/p2p/{peer_id_text(OTHER)}")
+    assert address.first_hop().through(NODE) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"/p2p-circuit/p2p/{PEER}",
+        f"/p2p/{PEER}/p2p-circuit/p2p/{PEER}",
+        f"/ip4/1.2.3.4/tcp/1/p2p-circuit/p2p/{PEER}",
+        f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit/p2p/{PEER}",
+        f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}/p2p-circuit",
+        f"/ip4/1.2.3.4/tcp/1/p2p/{peer_id_text(OTHER)}/p2p-circuit/p2p/{PEER}/p2p-circuit/p2p/{PEER}",
+        f"/ip4/1.2.3.4/udp/1/p2p/{peer_id_text(OTHER)}/p2p-circuit/p2p/{PEER}",
+        f"/ip4/224.0.0.1/tcp/1/p2p/{peer_id_text(OTHER)}/p2p-circuit/p2p/{PEER}",
+    ],
+)
+def test_other_ways_through_relays_are_refused(text: str) -> None:
+    with pytest.raises(LocalError, match="address"):
+        parse_address(text)
+
+
+def test_a_relayed_address_that_worked_does_not_go_before_a_direct_one() -> None:
+    book = AddressBook()
+    direct = f"/ip4/1.2.3.4/tcp/4001/p2p/{PEER}"
+    relayed = f"/ip4/5.6.7.8/tcp/1/p2p/{peer_id_text(OTHER)}/p2p-circuit/p2p/{PEER}"
+    book.learn(NODE, [direct, relayed])
+    book.worked(parse_address(relayed))
+    assert [str(one) for one in book.of(NODE)] == [direct, relayed]
