@@ -88,7 +88,7 @@ def _relayed(report: ReachReport) -> list[Finding]:
     if report.leaning is not Verdict.UNREACHABLE:
         return []
     if report.relays:
-        return [fine(f"{len(report.relays)} relays would carry connections meanwhile")]
+        return [fine(f"relays would carry connections meanwhile ({len(report.relays)} with a place)")]
     return [warning("no relay has a place: only peers that this node dials itself would give it work", PORT_FIX)]
 
 

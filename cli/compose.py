@@ -11,17 +11,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
 from ..ledger.chain_client import ChainClient
 from ..ledger.faucet import request_airdrop, request_tokens
 from ..ledger.http_rpc import open_http_rpc
 from ..ledger.journal import LevelJournal
+from ..p2p.addresses import parse_address
 from ..p2p.bans import Bans
 from ..p2p.blob_store import FileBlobs
 from ..p2p.deny_list import DenyList
+from ..p2p.reachability import Verdict, is_public
 from ..p2p.transport import Libp2pTransport
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair
-from ..protocol.limits import MICRO
+from ..protocol.limits import MICRO, REACH_PATIENCE_S
 from ..protocol.ports import Transport
 from ..protocol.units import base58
 from ..scheduler.known_peers import KnownPeers
@@ -89,7 +93,21 @@ async def open_client(
         open_ports(key, folder, place, faucet=faucet) as ports,
         open_requester(ports, place.bootstrap, observe) as service,
     ):
+        await _be_reachable(figured(ports.transport), place.bootstrap)
         yield service
+
+
+async def _be_reachable(transport: Libp2pTransport, bootstrap: tuple[str, ...]) -> None:
+    """A requester tells its addresses once, with the job: who is on the internet without an address of it waits until a
+    relay has a place, or others have dialled it, for REACH_PATIENCE_S at most."""
+    roots = [parse_address(text) for text in bootstrap]
+    if not any(at.network.startswith("dns") or is_public(at.host) for at in roots) or any(
+        is_public(parse_address(text).host) for text in transport.addresses()
+    ):
+        return
+    with trio.move_on_after(REACH_PATIENCE_S):
+        while transport.reach_report.leaning is not Verdict.REACHABLE and not transport.reach_report.relays:
+            await transport.reach_changed.wait()
 
 
 def parse_listen(text: str, field: str = "listen") -> tuple[str, int]:

@@ -10,6 +10,7 @@ import trio
 
 from ..p2p.reach_figures import ReachReport
 from ..p2p.reachability import Mapping, Verdict, is_public
+from ..protocol.limits import REACH_SETTLES_S
 
 PORT_FIX = "forward a TCP port of the router to this machine, and listen there (--listen 0.0.0.0:4001)"
 MAPPINGS = {
@@ -55,20 +56,25 @@ def _relayed(count: int) -> str:
     """What unreachable means for the operator, by the number of relays."""
     if not count:
         return "no relay has a place: only peers that it dials itself give it work, so expect to earn little"
-    carry = "1 relay carries" if count == 1 else f"{count} relays carry"
+    carry = "a relay carries" if count == 1 else "relays carry"
     return f"{carry} connections to it: it earns, but slower, and loses jobs with much data"
 
 
 async def tell_changes(
     transport: ReachableTransport, say: Callable[[str], None], announce: Callable[[], Awaitable[None]]
 ) -> None:
-    """Say so when the line changes, and `announce` our addresses anew, until cancelled."""
-    last, relays = told(transport.reach_report), transport.reach_report.relays
+    """`announce` our addresses anew when they change, and say so once nothing has changed for a moment: no relay can
+    have been found yet when one is first needed. Until cancelled."""
+    said, relays = told(transport.reach_report), transport.reach_report.relays
     while True:
         changed = transport.reach_changed
-        if (line := told(transport.reach_report)) != last:
-            say(line)
         if transport.reach_report.relays != relays:
+            relays = transport.reach_report.relays
             await announce()
-        last, relays = line, transport.reach_report.relays
+        with trio.move_on_after(REACH_SETTLES_S):
+            await changed.wait()
+            continue
+        if (line := told(transport.reach_report)) != said:
+            say(line)
+            said = line
         await changed.wait()

@@ -134,14 +134,20 @@ class Reach:
     async def _check(self) -> None:
         """One round: REACH_ASKED_MAX peers that answer, of those that we are connected with."""
         answers: list[Answer] = []
-        for node in self._askable():
-            if len(answers) < REACH_ASKED_MAX and (answer := await self._asked(node)) is not None:
+
+        async def ask(node: NodeId, address: PeerAddress | None = None) -> None:
+            if (answer := await self._asked(node, address)) is not None:
                 answers.append(answer)
-        for node, address in list(self._dialler.named.items()):
-            short = len(answers) < REACH_ANSWERS_WANTED and all(one.peer != node for one in answers)
-            rested = trio.current_time() >= self._refused_until_s.get(node, 0.0)
-            if short and rested and (answer := await self._asked(node, address)) is not None:
-                answers.append(answer)
+
+        able, now_s = self._askable(), trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for node in able[:REACH_ASKED_MAX]:
+                nursery.start_soon(ask, node)
+        rested = [node for node in self._dialler.named if node not in able]
+        rested = [node for node in rested if now_s >= self._refused_until_s.get(node, 0.0)]
+        async with trio.open_nursery() as nursery:
+            for node in rested[: max(0, REACH_ANSWERS_WANTED - len(answers))]:
+                nursery.start_soon(ask, node, self._dialler.named[node])
         self._known = heard(self._known, answers, trio.current_time())
         self._tell()
 

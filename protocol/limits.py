@@ -441,6 +441,10 @@ REACH_SOON_S = 15.0
 """Between rounds while nothing is decided, or a decision is doubted."""
 REACH_REFUSED_S = 60.0
 """Before a peer is asked again that would not call."""
+REACH_SETTLES_S = 3.0
+"""Without a change, before an operator is told of the last one."""
+REACH_PATIENCE_S = 6.0
+"""How long a requester that the world can hardly dial waits for a relay before it tells where it is."""
 NAMED_PEERS_MAX = 64
 """Peers dialled by an address that a person gave: they are asked first, and may relay."""
 
