@@ -2,7 +2,7 @@
 
 It sees nothing but Noise packets of the two, and holds no more of them than one chunk each way; a slow reader stops the
 sender by the streams' windows. `relay_quota.py` says how much anybody gets. Circuits lead along connections that stand:
-a relay never dials for others. The library's own relay is not used; docs/adr/0012 says why.
+a relay never dials for others. The library's own relay is not used; docs/adr/0013 says why.
 """
 
 from __future__ import annotations

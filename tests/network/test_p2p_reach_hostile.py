@@ -26,6 +26,10 @@ from reach_world import ECHO, kinds, reach_world, through, until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    from libp2p.host.autonat import AutoNATService
+    from libp2p.host.autonat.pb.autonat_pb2 import Message
+    from multiaddr import Multiaddr
+
     from cyxnode.p2p import circuit_wire, dial_back, relay, relay_quota, upgrade
     from cyxnode.p2p.circuit_wire import (
         HOP,
@@ -39,6 +43,7 @@ with warnings.catch_warnings():
         write_message,
     )
     from cyxnode.p2p.dial_back import DIAL_BACK, Called, CallMe
+    from cyxnode.p2p.host import libp2p_id
     from cyxnode.p2p.muxed_stream import MuxedStream
     from cyxnode.p2p.transport import Libp2pTransport
 
@@ -96,6 +101,17 @@ async def test_nobody_but_the_asker_is_called(monkeypatch: pytest.MonkeyPatch) -
         assert found.reached == (own,), "another node's port, or one where nobody proves who it is, is not the asker's"
         assert (victim.count, silent.count) == (0, 1)
         nursery.cancel_scope.cancel()
+
+
+async def test_the_library_alone_calls_everybody_reachable() -> None:
+    """Why there is a dial-back of our own: this fails when the library has been cured."""
+    async with reach_world(relays=1, hidden=1) as ((server,), _, (hidden,)):
+        AutoNATService(server._host)  # type: ignore[arg-type]
+        client = AutoNATService(hidden._host, serve=False)  # type: ignore[arg-type]
+        nobody = Multiaddr("/ip4/127.0.0.1/tcp/1").to_bytes()
+        status, _address = await client.query_server(libp2p_id(server.node_id), [nobody])
+        assert status == Message.OK
+        assert hidden.reach_report.verdict is not Verdict.REACHABLE
 
 
 @pytest.mark.parametrize(
