@@ -10,12 +10,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from statistics import median
 
+import msgspec
 import trio
 
 from .. import __version__
 from ..ledger.chain_client import ChainClient
 from ..ledger.rpc import HistoryRpc
-from ..protocol.envelope import open_any, open_as, seal
+from ..protocol.envelope import Signed, open_any, open_as, seal
 from ..protocol.errors import CyxError
 from ..protocol.identity import KeyPair
 from ..protocol.limits import CAPABILITY_INTERVAL_MS, CLOCK_SKEW_MS, RPC_SLOW_S
@@ -24,6 +25,7 @@ from ..protocol.ports import Clock, Transport
 from ..protocol.standing import Standing, standing, until_text
 from ..protocol.units import NodeId, base58, format_cyx, format_sol
 from ..scheduler.wire import PEERS
+from .checks_split import one_network
 from .checkup import Finding, failure, fine, warning
 
 LAMPORTS_LOW = 10_000_000
@@ -136,7 +138,8 @@ class PeerChecks:
     addresses: Callable[[], tuple[str, ...]]
 
     async def peers(self) -> Sequence[Finding]:
-        """Each address: whether it answers, how quickly, with which version; and our clock beside the nodes'."""
+        """Each address: whether it answers, how quickly, with which version; our clock beside the nodes'; and whether
+        all of it is one network."""
         addresses, key = self.addresses(), KeyPair.generate()
         if not addresses:
             return [
@@ -144,10 +147,11 @@ class PeerChecks:
             ]
         found: dict[str, Finding] = {}
         skews: list[float] = []
+        records: list[Signed[msgspec.Struct]] = []
         async with self.genesis() as genesis, self.open_transport(key) as transport:
 
             async def ask(address: str) -> None:
-                found[address] = await self._ask(transport, key, genesis, address, skews)
+                found[address] = await self._ask(transport, key, genesis, address, skews, records)
 
             async with trio.open_nursery() as nursery:
                 for address in addresses:
@@ -157,10 +161,16 @@ class PeerChecks:
             answered.append(
                 failure("nobody of the list answers", "see whether this machine can dial out; ask for new addresses")
             )
-        return [*answered, *([_skew(median(skews), "the peers'")] if skews else [])]
+        return [*answered, *([_skew(median(skews), "the peers'")] if skews else []), *one_network(records)]
 
     async def _ask(
-        self, transport: Transport, key: KeyPair, genesis: bytes, address: str, skews: list[float]
+        self,
+        transport: Transport,
+        key: KeyPair,
+        genesis: bytes,
+        address: str,
+        skews: list[float],
+        records: list[Signed[msgspec.Struct]],
     ) -> Finding:
         begun = trio.current_time()
         try:
@@ -172,9 +182,10 @@ class PeerChecks:
         except (CyxError, trio.TooSlowError) as error:
             fix = "see whether it still lives; leave it out of the list if not"
             return warning(f"{address} does not answer: {error or 'too slow'}"[:300], fix)
-        own = _own_record(answer.message, genesis, node)
-        known, took_ms = _authors(answer.message, genesis), (trio.current_time() - begun) * 1000
-        text = f"{address} answered in {took_ms:.0f} ms and knows {known} nodes"
+        told = [open_any(raw, genesis) for raw in answer.message.records]
+        records += told
+        own, known = _own_record(told, node), len({one.sender for one in told})
+        text = f"{address} answered in {(trio.current_time() - begun) * 1000:.0f} ms and knows {known} nodes"
         if own is None:
             return fine(text)
         skews.append(_ahead_ms(self.clock.unix_ms(), own.sent_at_ms))
@@ -184,16 +195,10 @@ class PeerChecks:
         return fine(text)
 
 
-def _own_record(answer: PeersAnswer, genesis: bytes, node: NodeId) -> Capability | None:
+def _own_record(told: Sequence[Signed[msgspec.Struct]], node: NodeId) -> Capability | None:
     """What the peer offers: its record comes first."""
-    if not answer.records:
-        return None
-    signed = open_any(answer.records[0], genesis)
-    return signed.message if signed.sender == node and isinstance(signed.message, Capability) else None
-
-
-def _authors(answer: PeersAnswer, genesis: bytes) -> int:
-    return len({open_any(raw, genesis).sender for raw in answer.records})
+    first = told[0].message if told and told[0].sender == node else None
+    return first if isinstance(first, Capability) else None
 
 
 def _ahead_ms(now_ms: int, sent_at_ms: int) -> float:

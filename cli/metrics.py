@@ -42,6 +42,9 @@ METRICS: dict[str, Metric] = {
     "cyxnode_peers_connected": Metric("gauge", "Peers with a live connection."),
     "cyxnode_peers_live": Metric("gauge", "Live nodes in sight."),
     "cyxnode_peers_kept": Metric("gauge", "Peers of earlier lives on disk.", who="node"),
+    "cyxnode_split_alarm": Metric("gauge", "1 while the network looks split.", who="node"),
+    "cyxnode_split_alarms_total": Metric("counter", "Times that the network looked split.", who="node"),
+    "cyxnode_split_differing": Metric("gauge", "Nodes of our cell that hear others than we do.", who="node"),
     "cyxnode_peers_banned": Metric("gauge", "Peers that are banned here."),
     "cyxnode_addresses_known": Metric("gauge", "Nodes whose address is known."),
     "cyxnode_inbound_connections": Metric("gauge", "Inbound connections that stand or are being made."),
@@ -113,6 +116,11 @@ class Gauges:
             return "the chain does not answer"
         return "" if self.transport.connected() else "no peer is connected"
 
+    def trouble(self) -> str:
+        """What the operator should know although this process is well; empty when there is nothing."""
+        alarm = self.presence.split.alarm
+        return f"the network may be split: {alarm}" if alarm else ""
+
     async def refresh(self) -> None:
         """Read the chain anew when what is known is old; a chain that is away costs METRICS_TIMEOUT_S at most."""
         if self.node is None or trio.current_time() - self._read_at_s < CHAIN_FIGURES_AGE_S:
@@ -152,6 +160,9 @@ class Gauges:
         seats = sum(1 for room in rooms.by_job.values() if room.case is not None and room.outcome is None)
         return {
             "cyxnode_peers_kept": {(): len(self.presence.kept or ())},
+            "cyxnode_split_alarm": {(): float(bool(self.presence.split.alarm))},
+            "cyxnode_split_alarms_total": {(): self.presence.split.raised},
+            "cyxnode_split_differing": {(): self.presence.split.state.differing},
             "cyxnode_jobs_open": {(): len(rooms.by_job)},
             "cyxnode_jobs_running": {(): rooms.running()},
             "cyxnode_seats_held": {(): seats},

@@ -1,4 +1,5 @@
-"""Metrics and health over HTTP, on loopback: `/metrics`, `/health` (the process lives), `/ready` (it can work).
+"""Metrics and health over HTTP, on loopback: `/metrics`, `/health` (the process lives, and what its operator should
+know), `/ready` (it can work).
 
 Loopback only, since who reads them learns what a node earns and whom it knows; whoever wants them elsewhere puts a
 proxy with a password in front. Only GET; one request a connection; all bounds are in protocol/limits.py.
@@ -39,7 +40,7 @@ async def open_metrics(listen: tuple[str, int] | None, gauges: Gauges) -> AsyncI
         return gauges.not_ready()
 
     async with plain_nursery() as nursery:
-        yield await nursery.start(serve_metrics, listen, gauges.text, not_ready)
+        yield await nursery.start(serve_metrics, listen, gauges.text, not_ready, gauges.trouble)
         nursery.cancel_scope.cancel()
 
 
@@ -47,6 +48,7 @@ async def serve_metrics(
     listen: tuple[str, int],
     text: Callable[[], Awaitable[bytes]],
     not_ready: Callable[[], Awaitable[str]],
+    trouble: Callable[[], str],
     *,
     task_status: Any = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -57,7 +59,8 @@ async def serve_metrics(
         if path == "/metrics":
             return 200, await text(), _PROMETHEUS
         if path == "/health":
-            return 200, b"ok\n", _TEXT
+            warning = trouble()
+            return 200, f"ok; warning: {warning}\n".encode() if warning else b"ok\n", _TEXT
         if path == "/ready":
             cause = await not_ready()
             return (503, f"not ready: {cause}\n".encode(), _TEXT) if cause else (200, b"ready\n", _TEXT)

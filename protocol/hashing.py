@@ -6,6 +6,7 @@ What a chain must check uses sha256; state leaves use blake3. Integers are littl
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from enum import IntEnum
 from hashlib import sha256
 
@@ -84,6 +85,11 @@ def award_digest(job: JobId, proposal: bytes, ranking: list[bytes], price: int) 
     return sha256(
         b"cyx/award" + job + sha256(proposal).digest() + b"".join(ranking) + struct.pack("<Q", price)
     ).digest()
+
+
+def membership_digest(nodes: Iterable[bytes]) -> bytes:
+    """Who is heard in a cell, whatever the order; a heartbeat's author counts itself."""
+    return sha256(b"cyx/members" + b"".join(sorted(nodes))).digest()
 
 
 def nonce_commitment(job: JobId, member: NodeId, nonce: bytes) -> bytes:

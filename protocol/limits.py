@@ -374,6 +374,29 @@ CLOCK_DRIFT_MS = 1_000
 """By how much an author's clock may fall behind from one record to the next: a clock that was put back heals."""
 PROBE_TIMEOUT_S = 2.0
 
+# scheduler: the split-network alarm (scheduler.split)
+SPLIT_MEMORY_MS = 150_000
+"""How long a view of ours can explain another's digest: older than any digest that is handed on."""
+SPLIT_VIEWS_MAX = 1_024
+SPLIT_EVIDENCE_MS = 90_000
+"""How long a digest counts: bootstrap nodes are asked once in EXCHANGE_INTERVAL_S."""
+SPLIT_PERSISTS_MS = 60_000
+"""For how long digests must differ without a break: twice what a death may be noticed apart."""
+SPLIT_DIFFERING_MIN = 2
+SPLIT_SHARE = 4
+"""One in so many of those who said something must differ."""
+SPLIT_LOSS_WINDOW_MS = 25_000
+"""Deaths of one cut come within a heartbeat and its jitter; they are looked at once in HEARTBEAT_INTERVAL_MS."""
+SPLIT_LOSS_MIN = 3
+SPLIT_LOSS_SHARE = 3
+"""One in so many of a cell that falls silent at once is a split, or looks like one."""
+SPLIT_LOSS_FORGOTTEN_MS = 600_000
+SPLIT_CLEARS_MS = 20_000
+SPLIT_HEAL_S = 15.0
+"""Between peer exchanges while there is something to heal."""
+SPLIT_DIALS_MAX = 4
+"""Nodes of other parts, or of earlier lives, that one such exchange dials."""
+
 # scheduler: known peers (scheduler.known_peers)
 PEERS_KEPT_MAX = 256
 """Peers that have answered a node, kept on its disk for its next start."""

@@ -68,7 +68,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Heartbeat(Message, frozen=True):
-    """A node lives. `sequence` only rises (Unix ms); `membership_digest` is over the live members that it knows."""
+    """A node lives. `sequence` only rises (Unix ms); `membership_digest` is `hashing.membership_digest` over itself and
+    the nodes of its cell, one of the `shards` of its class, that it hears by gossip."""
 
     sequence: Millis
     sent_at_ms: Millis
@@ -76,6 +77,7 @@ class Heartbeat(Message, frozen=True):
     queue_length: Count
     running: Count
     load_ppm: Count
+    shards: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     membership_digest: Bytes32
 
 
@@ -127,6 +129,8 @@ class PeersRequest(Message, frozen=True):
 
     capability: Evidence
     """The asker's own Capability envelope, empty when it offers nothing."""
+    heartbeat: Evidence = b""
+    """Its last Heartbeat envelope, empty while there is none."""
     execution_class: Annotated[bytes, Meta(max_length=ID_BYTES)] = b""
     """Nodes of this class first; empty for any."""
     wanted: Annotated[tuple[Bytes32, ...], Meta(max_length=PEERS_ASKED_MAX)] = ()
@@ -134,8 +138,7 @@ class PeersRequest(Message, frozen=True):
 
 
 class PeersAnswer(Message, frozen=True):
-    """Capability records and last heartbeats that the answerer knows, from a random node on; its own record comes
-    first."""
+    """Capability records and last heartbeats that the answerer knows, from a random node on; its own come first."""
 
     records: Annotated[tuple[Evidence, ...], Meta(max_length=RECORDS_MAX)]
     silent_ms: Annotated[tuple[Count, ...], Meta(max_length=RECORDS_MAX)]

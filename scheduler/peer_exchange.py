@@ -33,9 +33,11 @@ from ..protocol.limits import (
     PEERS_WANTED,
     PROBE_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
+    SPLIT_HEAL_S,
 )
 from ..protocol.messages import Capability, PeersAnswer, PeersRequest
 from ..protocol.units import NodeId, base58
+from .healing import reach_across
 from .presence import Member, Met
 from .wire import PEERS
 
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 LONELY_S = 1.0
 """Between exchanges while nobody is known."""
 ANSWER_NODES_MAX = 63
-"""With two records each and our own they fit a PeersAnswer."""
+"""With two records each and our own two they fit a PeersAnswer."""
 ANSWER_MAX_BYTES = FRAME_MAX_BYTES * 3 // 4
 SURVEY_NODES = 2
 
@@ -76,14 +78,13 @@ class PeerExchange:
         """Whom we know, for a peer that asks."""
         wire = self.presence.wire
         asked = open_as(payload, wire.genesis, PeersRequest).message
-        if asked.capability:
-            record = wire.opener(asked.capability, wire.genesis)
-            if record.sender == peer:
-                self._believe(peer, {peer: Told(0, [record])})
+        said = [wire.opener(raw, wire.genesis) for raw in (asked.capability, asked.heartbeat) if raw]
+        if own_word := [record for record in said if record.sender == peer]:
+            self._believe(peer, {peer: Told(0, own_word)})
         now_ms = wire.clock.monotonic_ms()
         self.presence.apply(Met(peer, now_ms))
-        records = [own] if (own := self.presence.fresh_record()) else []
-        silent_ms, size = [0] * len(records), len(own)
+        records = [raw for raw in (self.presence.fresh_record(), self.presence.own_heartbeat) if raw]
+        silent_ms, size = [0] * len(records), sum(map(len, records))
         for member in self._chosen(peer, asked):
             pair = [raw for raw in (member.capability_raw, member.heartbeat_raw) if raw]
             size += sum(map(len, pair))
@@ -127,6 +128,7 @@ class PeerExchange:
         wire = self.presence.wire
         request = PeersRequest(
             capability=self.presence.fresh_record(),
+            heartbeat=self.presence.own_heartbeat,
             execution_class=execution_class,
             wanted=tuple(wanted)[:PEERS_ASKED_MAX],
         )
@@ -179,8 +181,8 @@ class PeerExchange:
             if self.presence.in_sight(node, offer.execution_class):
                 # Heartbeats come first: they are younger, and decide whether there is a member to keep records of.
                 for signed in sorted(one.records, key=lambda signed: isinstance(signed.message, Capability)):
-                    met, silent_ms = node == peer, one.silent_ms
-                    self.presence.hear(node, signed.message, signed.raw, told_ms=0 if met else silent_ms, met=met)
+                    met, told_ms = node == peer, None if node == peer else one.silent_ms
+                    self.presence.hear(node, signed.message, signed.raw, told_ms=told_ms, met=met)
             else:
                 self.presence.wire.transport.learn(node, offer.addresses)
             self._candidates[node] = offer.execution_class
@@ -237,10 +239,11 @@ class PeerExchange:
         self._recall()
         while True:
             idle_s = trio.current_time() - self._asked_at_s
-            due = idle_s >= self.presence.jittered(EXCHANGE_INTERVAL_S)
+            interval_s = SPLIT_HEAL_S if self.presence.split.state.troubled else EXCHANGE_INTERVAL_S
+            due = idle_s >= self.presence.jittered(interval_s)
             if due or self._missing() or (not self.presence.kept and self._strangers()):
                 self._asked_at_s = trio.current_time()
-                await self._round()
+                await self._round(due)
             await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin_unsorted() else LONELY_S))
 
     def _class(self) -> bytes:
@@ -286,14 +289,17 @@ class PeerExchange:
         """Bootstrap nodes that offer nothing: whoever has another peer leaves them to others."""
         return {root for root in self._roots if root not in self._candidates}
 
-    async def _round(self) -> None:
-        """Ask the bootstrap nodes or one peer, dial what is missing, and leave the bootstrap nodes to others."""
-        transport, own = self.presence.wire.transport, self._class()
-        await self._join_roots()
+    async def _round(self, due: bool) -> None:
+        """Ask the bootstrap nodes or one peer, dial what is missing, and leave the bootstrap nodes to others. When it
+        is `due`, also those of the list that were not reached before: they may know another part of the network."""
+        transport, own, troubled = self.presence.wire.transport, self._class(), self.presence.split.state.troubled
+        await self._join_roots(every=due)
         asked = sorted(self._roots & transport.connected()) or self._rotated(sorted(transport.connected()))[:1]
-        about = own if self._missing() else b""
+        about = own if troubled or self._missing() else b""
         for node in asked:
             await self.ask(node, about)
+        if self.presence.split.state.troubled:
+            await reach_across(self.presence)
         async with trio.open_nursery() as nursery:
             for node in self._strangers():
                 nursery.start_soon(self.ask, node, b"", (), PROBE_TIMEOUT_S)
@@ -322,8 +328,8 @@ class PeerExchange:
             for node in nodes[: max(0, wanted)]:
                 nursery.start_soon(self.ask, node, own)
 
-    async def _join_roots(self) -> None:
-        if self._roots and self._roots <= self.presence.wire.transport.connected():
+    async def _join_roots(self, *, every: bool = False) -> None:
+        if not every and self._roots and self._roots <= self.presence.wire.transport.connected():
             return
         async with trio.open_nursery() as nursery:
             for address in self.presence.bootstrap:

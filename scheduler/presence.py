@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from hashlib import sha256
 
 from ..protocol.limits import CLOCK_DRIFT_MS, CLOCK_TRUST_MS, DEAD_AFTER_MS, PEERS_KNOWN_MAX, SUSPECT_AFTER_MS
 from ..protocol.messages import Capability, Heartbeat
@@ -66,10 +65,6 @@ class Presence:
         if member.liveness is Liveness.ALIVE:
             return SUSPECT_AFTER_MS
         return DEAD_AFTER_MS if member.liveness is Liveness.SUSPECT else self.forget_after_ms
-
-    def digest(self) -> bytes:
-        """sha256 over the sorted ids of the members, for split-network detection."""
-        return sha256(b"".join(sorted(self.members))).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,12 @@ from . import presence
 from .cells import Cell, cell_of, coarser
 from .known_peers import KnownPeers
 from .peer_exchange import PeerExchange
+from .split_service import SplitWatch
 from .wire import PEERS, Wire
 
 TICK_S = 1.0
+OVERSLEPT_MS = 5_000
+"""By which a tick comes late when the process, or the machine, stood still."""
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -77,15 +80,18 @@ class PresenceService:
     on_death: Callable[[NodeId], None] = lambda node: None
     changed: trio.Event = field(default_factory=trio.Event)
     exchange: PeerExchange = field(init=False)
+    split: SplitWatch = field(init=False)
     own_record: bytes = b""
+    own_heartbeat: bytes = b""
     _record_at_ms: int = 0
+    _overslept: bool = False
     _nap: trio.CancelScope = field(default_factory=trio.CancelScope)
     cell: Cell | None = None
     """Where we listen and speak; None for a mere observer."""
     _joined: dict[Cell, trio.CancelScope] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.exchange = PeerExchange(self)
+        self.exchange, self.split = PeerExchange(self), SplitWatch(self)
         if self.offer is None:
             self.state = presence.Presence(forget_after_ms=OBSERVER_FORGETS_MS)
 
@@ -133,11 +139,12 @@ class PresenceService:
             log.info(type(effect).__name__, peer=base58(effect.node))
             if isinstance(effect, presence.NodeDied):
                 self.on_death(effect.node)
+                self.split.fell(effect.node, ours=self._overslept)
         if effects:
             self.changed.set()
             self.changed = trio.Event()
 
-    def hear(self, node: NodeId, message: object, raw: bytes, *, told_ms: int = 0, met: bool = False) -> None:
+    def hear(self, node: NodeId, message: object, raw: bytes, *, told_ms: int | None = None, met: bool = False) -> None:
         """A record of a node in our sight: from gossip; from a peer that has heard nothing of it for `told_ms`; or from
         the node itself, which is `met` and hence not old, whatever its record."""
         clock = self.wire.clock
@@ -147,14 +154,18 @@ class PresenceService:
         known = self.state.members.get(node)
         if met:
             delay_ms = min(delay_ms, CLOCK_TRUST_MS if known is None else known.lag_ms)
+        silent_ms = told_ms or 0
         if isinstance(message, Heartbeat):
-            self.apply(presence.HeartbeatHeard(node, message, now_ms, raw, delay_ms, told_ms))
+            news = known is None or known.heartbeat is None or message.sequence > known.heartbeat.sequence
+            self.apply(presence.HeartbeatHeard(node, message, now_ms, raw, delay_ms, silent_ms))
+            if news:
+                self.split.hear(node, message, told=met or told_ms is not None)
         else:
             if known is None or known.capability is None or known.capability.addresses != message.addresses:
                 self.wire.transport.learn(node, message.addresses)
-            self.apply(presence.CapabilityHeard(node, message, raw, now_ms, delay_ms, told_ms))
-        if told_ms:
-            self._wake_within(SUSPECT_AFTER_MS - told_ms)
+            self.apply(presence.CapabilityHeard(node, message, raw, now_ms, delay_ms, silent_ms))
+        if silent_ms:
+            self._wake_within(SUSPECT_AFTER_MS - silent_ms)
 
     def _wake_within(self, left_ms: int) -> None:
         """Look at the time so soon: somebody has been silent for a while already."""
@@ -167,7 +178,11 @@ class PresenceService:
             left_ms = DEAD_AFTER_MS // 3 if wake_ms is None else wake_ms - now_ms
             with trio.move_on_after(max(TICK_S, left_ms / 1000)) as self._nap:
                 await trio.sleep_forever()
+            late_ms = self.wire.clock.monotonic_ms() - now_ms - max(TICK_S * 1000, left_ms)
+            # Who has stood still has not heard anybody: all silence of that time is our own.
+            self._overslept = late_ms > OVERSLEPT_MS
             self.apply(presence.TimePassed(self.wire.clock.monotonic_ms()))
+            self._overslept = False
 
     # the cell -------------------------------------------------------------------------------------------------------
 
@@ -189,6 +204,7 @@ class PresenceService:
                     await nursery.start(self._listen, one)
                 self.cell = cell
                 self.apply(presence.CellChanged(frozenset(n for n in self.state.members if cell.holds(n))))
+                self.split.begin_anew()
                 nursery.start_soon(self._leave_later, cell)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
@@ -245,6 +261,7 @@ class PresenceService:
     async def _speak_heartbeat(self) -> None:
         while True:
             await trio.sleep(self.jittered(HEARTBEAT_INTERVAL_MS / 1000))
+            self.split.review()
             load, now_ms = self.load(), self.wire.clock.unix_ms()
             heartbeat = Heartbeat(
                 sequence=now_ms,
@@ -253,11 +270,12 @@ class PresenceService:
                 queue_length=load.queue_length,
                 running=load.running,
                 load_ppm=load.load_ppm,
-                membership_digest=self.state.digest(),
+                shards=1 if self.cell is None else self.cell.shards,
+                membership_digest=self.split.state.digest,
             )
-            raw = self.wire.seal(heartbeat)
+            self.own_heartbeat = self.wire.seal(heartbeat)
             for cell in list(self._joined):
-                await self.wire.transport.publish(cell.topic, raw)
+                await self.wire.transport.publish(cell.topic, self.own_heartbeat)
 
     def jittered(self, seconds: float) -> float:
         """The interval, 10 % more or less, so that nodes do not speak in step."""

@@ -75,6 +75,7 @@ def presence_diagram() -> str:
             return
         heartbeat = Heartbeat(
             sequence=now_ms, sent_at_ms=0, status="idle", queue_length=0, running=0, load_ppm=0,
+            shards=1,
             membership_digest=bytes(32),
         )  # fmt: skip
         capability = Capability(

@@ -90,7 +90,7 @@ VERDICT = VerdictBody(ok=False, mismatch_segment=7, trace_digest=run(9), reason=
 MESSAGES: tuple[Message, ...] = (
     Heartbeat(
         sequence=70_000, sent_at_ms=NOW_MS, status="busy", queue_length=2, running=1, load_ppm=750_000,
-        membership_digest=run(6),
+        shards=2, membership_digest=run(6),
     ),
     Capability(
         sequence=3, sent_at_ms=NOW_MS, execution_class=run(5), device="cuda", memory_mb=32_768, sandbox="bubblewrap",

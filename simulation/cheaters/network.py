@@ -83,6 +83,7 @@ class Spammer(Meddler):
                 queue_length=0,
                 running=0,
                 load_ppm=0,
+                shards=1,
                 membership_digest=self.rng.randbytes(32),
             )
             await self._publish("market", self.seal(decline))

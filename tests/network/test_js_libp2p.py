@@ -27,6 +27,7 @@ HEARTBEAT = Heartbeat(
     queue_length=2,
     running=1,
     load_ppm=750_000,
+    shards=4,
     membership_digest=bytes(range(32, 64)),
 )
 CAPABILITY = Capability(

@@ -170,3 +170,17 @@ async def test_a_peer_of_another_version(autojump_clock: object, monkeypatch: py
         node = await world.add_node("old")
         found = await peer_checks(world, *node.context.wire.transport.addresses()).peers()
         assert levels(found)[0] is WARNING and "version 0.0.9" in found[0].text
+
+
+async def test_peers_that_do_not_hear_one_another(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(6)
+        await trio.sleep(60)
+        addresses = [node.context.wire.transport.addresses()[0] for node in world.nodes.values()]
+        found = await peer_checks(world, *world.bootstrap, *addresses).peers()
+        assert levels(found) == [OK] * 8 and not any("split" in one.text for one in found)
+        world.network.partition([list(world.nodes)[::2]])
+        await trio.sleep(45)
+        world.network.heal()
+        found = await peer_checks(world, *addresses).peers()
+        assert levels(found)[-1] is WARNING and "3 agree and 3 agree on who is there" in found[-1].text

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from cyxnode.protocol.ports import GossipMessage, GossipVerdict, Transport
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.presence_service import PresenceService
+from cyxnode.scheduler.split import Alarm
 from market_world import open_world, run_job
 
 FIGURES = TransportFigures(
@@ -35,6 +37,7 @@ class Figured:
 
     def __init__(self, transport: Transport, figures: TransportFigures = FIGURES) -> None:
         self._transport, self._figures, self.draining = transport, figures, False
+        self.presence: PresenceService
 
     def figures(self) -> TransportFigures:
         return self._figures
@@ -74,6 +77,12 @@ async def test_a_node_tells_every_metric_and_counts_what_happens(autojump_clock:
         assert total("stake_micro_cyx") == 5 * 100_000_000 and total("earned_micro_cyx") > 0
         assert texts[0]["cyxnode_peers_live"] == {(): 4} and texts[0]["cyxnode_ready"] == {(): 1}
         assert texts[0]["cyxnode_peers_kept"][()] > 0
+        assert total("split_alarm") == total("split_alarms_total") == total("split_differing") == 0
+        world.network.partition([[world.key("node0").node_id, world.key("node1").node_id]])
+        await trio.sleep(60)
+        alarmed = [told(await one.text()) for one in gauges]
+        assert [text["cyxnode_split_alarm"] for text in alarmed[:2]] == [{(): 1}] * 2
+        assert "3 of 4 nodes of this cell fell silent" in gauges[0].trouble()
         assert texts[0]["cyxnode_gossip_received_total"] == {("market",): 5}
         assert texts[0]["cyxnode_gossip_dropped_total"] == {("market", "ignore"): 2, ("presence", "reject"): 9}
 
@@ -99,12 +108,22 @@ async def test_readiness_names_what_is_missing(autojump_clock: object) -> None:
         assert gauges.not_ready() == "it is ending"
 
 
+async def test_health_tells_of_a_split() -> None:
+    async with served() as (transport, port):
+        watch = transport.presence.split
+        watch.state = replace(watch.state, alarm=Alarm(0, "3 of 4 nodes of this cell fell silent"))
+        head, body = await ask(port, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), "the process lives: nobody should restart it for that"
+        assert body == b"ok; warning: the network may be split: 3 of 4 nodes of this cell fell silent\n"
+
+
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[Figured, int]]:
     """The metrics of a bootstrap node of a simulated world, on a real port."""
     async with open_world() as world:
         presence = (await world.add_requester("observer", micro_cyx=0)).presence
         transport = Figured(presence.wire.transport)
+        transport.presence = presence
         async with open_metrics(("127.0.0.1", 0), Gauges(transport, presence)) as url:
             yield transport, int(url.rsplit(":", 1)[1])
 

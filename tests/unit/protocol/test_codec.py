@@ -224,6 +224,7 @@ def test_a_heartbeat_survives(status: str) -> None:
         queue_length=0,
         running=0,
         load_ppm=0,
+        shards=1,
         membership_digest=JOB,
     )
     assert codec.decode(codec.encode(beat), Heartbeat, max_bytes=KIB_64) == beat

@@ -45,6 +45,8 @@ def current() -> dict[str, str]:
         "award_digest": hashing.award_digest(JOB, b"proposal", [run(1), run(2)], 1_234_567),
         "award_digest.empty": hashing.award_digest(JOB, b"", [], 0),
         "nonce_commitment": hashing.nonce_commitment(JOB, NODE, NONCE),
+        "membership_digest": hashing.membership_digest([OTHER, NODE]),
+        "membership_digest.alone": hashing.membership_digest([NODE]),
         "verdict_commitment": hashing.verdict_commitment(JOB, NODE, NONCE, b"verdict"),
         "trace_commitment": hashing.trace_commitment(NONCE, bytes(16)),
         "trace_digest": hashing.trace_digest(NODE, [bytes(4), bytes(8)]),

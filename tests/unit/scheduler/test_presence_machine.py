@@ -104,12 +104,6 @@ def test_no_more_than_the_bound_are_known() -> None:
     assert presence.step(full, offer(1, 0))[0] is full
 
 
-def test_the_digest_names_the_set_of_members() -> None:
-    other = NodeId(b"o" * 32)
-    assert after(beat(1, 0), beat(1, 0, other))[0].digest() == after(beat(5, 9, other), beat(7, 9))[0].digest()
-    assert after(beat(1, 0))[0].digest() != after(beat(1, 0, other))[0].digest()
-
-
 def test_who_hears_seldom_remembers_the_dead_but_does_not_count_them() -> None:
     state, _ = presence.step(Presence(forget_after_ms=90_000), offer(1, 0))
     state, effects = presence.step(state, TimePassed(DEAD_AFTER_MS))
