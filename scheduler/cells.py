@@ -51,7 +51,9 @@ def cell_of(node: NodeId, execution_class: bytes, registered: int) -> Cell:
     return Cell(execution_class, shards, shard_of(node, shards))
 
 
-def coarser(cell: Cell) -> list[Cell]:
-    """The cells that `cell` was cut from, whole class first."""
+def coarser(cell: Cell, registered_before: int = 0) -> list[Cell]:
+    """The cells that `cell` was cut from since so many were registered, the largest first. Nobody speaks in those from
+    before: joined by every newcomer, they would load each with a share of the whole class."""
     halvings = range(cell.shards.bit_length() - 1, 0, -1)
-    return [Cell(cell.execution_class, cell.shards >> by, cell.shard >> by) for by in halvings]
+    cells = [Cell(cell.execution_class, cell.shards >> by, cell.shard >> by) for by in halvings]
+    return [one for one in cells if one.shards >= shards_for(registered_before)]

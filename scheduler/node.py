@@ -139,7 +139,7 @@ async def open_node(
             bootstrap=settings.bootstrap,
             offer=lambda sequence, now_ms: capability_of(context, sequence, now_ms),
             load=lambda: Load("idle", 0, 0, 0),
-            registered=context.registry.size_of,
+            registered=context.registry.growth_of,
             kept=KnownPeers(ports.journal, ports.clock),
         )
         data = DataService(wire, ports.blobs)

@@ -58,22 +58,22 @@ class Load:
     load_ppm: int
 
 
-async def _few(_execution_class: bytes) -> int:
+async def _few(_execution_class: bytes) -> tuple[int, int]:
     """For who knows no chain: every class fits one cell."""
-    return 0
+    return 0, 0
 
 
 @dataclass(slots=True)
 class PresenceService:
     """`offer` makes our capability record from (sequence, now), or is None for a mere observer; `registered` tells how
-    many nodes of a class are registered on chain."""
+    many nodes of a class are registered on chain, and how many of them for CELL_LINGER_S at least."""
 
     wire: Wire
     randomness: Randomness
     bootstrap: tuple[str, ...]
     offer: Callable[[int, int], Capability] | None
     load: Callable[[], Load]
-    registered: Callable[[bytes], Awaitable[int]] = _few
+    registered: Callable[[bytes], Awaitable[tuple[int, int]]] = _few
     kept: KnownPeers | None = None
     """Peers of earlier lives; None for who keeps none, as a bootstrap node, which is dialled and does not dial."""
     state: presence.Presence = field(default_factory=presence.Presence)
@@ -193,14 +193,17 @@ class PresenceService:
         """
         execution_class = self._make_record().execution_class
         while True:
+            lately: list[Cell] = []
             try:
-                cell = cell_of(self.wire.me, execution_class, await self.registered(execution_class))
+                now, before = await self.registered(execution_class)
+                cell = cell_of(self.wire.me, execution_class, now)
+                lately = coarser(cell, before)
             except CyxError as error:
                 log.warning("the size of our class is not known", cause=str(error))
                 cell = self.cell or Cell(execution_class)
             if cell != self.cell:
-                before = {*self._joined, *coarser(cell)} - {cell}
-                for one in sorted({*before, cell} - self._joined.keys(), key=lambda one: one.shards):
+                old = {*self._joined, *lately} - {cell}
+                for one in sorted({*old, cell} - self._joined.keys(), key=lambda one: one.shards):
                     await nursery.start(self._listen, one)
                 self.cell = cell
                 self.apply(presence.CellChanged(frozenset(n for n in self.state.members if cell.holds(n))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..protocol.chain import ChainConfig, NodeAccount
+from ..protocol.limits import CELL_LINGER_S, SLOT_MS
 from ..protocol.ports import Chain, Clock
 from ..protocol.units import NodeId
 
@@ -41,3 +42,9 @@ class Registry:
     async def size_of(self, execution_class: bytes) -> int:
         """How many nodes of a class are registered."""
         return sum(1 for account in (await self.nodes()).values() if account.execution_class == execution_class)
+
+    async def growth_of(self, execution_class: bytes) -> tuple[int, int]:
+        """How many nodes of a class are registered, and how many of them have been for CELL_LINGER_S at least."""
+        kin = [one for one in (await self.nodes()).values() if one.execution_class == execution_class]
+        since = (await self.chain.time()).slot - int(CELL_LINGER_S * 1000) // SLOT_MS
+        return len(kin), sum(1 for account in kin if account.active_since_slot <= since)

@@ -96,3 +96,15 @@ async def test_an_idle_hour_costs_few_messages(autojump_clock: object) -> None:
         await trio.sleep(600)
         assert max(counts.values()) < 600 / 10 * 5 * 2
         assert all(len(node.presence.alive()) == 5 for node in world.nodes.values())
+
+
+async def test_a_newcomer_loads_no_cell_but_its_own(autojump_clock: object, small_cells: None) -> None:
+    async with open_world() as world:
+        await world.add_nodes(14)
+        await trio.sleep(1500)
+        late = await world.add_node("late")
+        await trio.sleep(30)
+        assert late.presence.cell is not None and late.presence.cell.shards == 4
+        assert set(late.presence._joined) == {late.presence.cell}
+        mates = {node for node in world.nodes if late.presence.cell.holds(node)} - {late.context.wire.me}
+        assert set(late.presence.alive()) == mates

@@ -45,3 +45,9 @@ def test_a_cell_lies_within_all_coarser_ones() -> None:
     cell = cell_of(NODES[0], CLASS, 8 * CELL_NODES_MAX)
     assert coarser(cell) == [cell_of(NODES[0], CLASS, many * CELL_NODES_MAX) for many in (1, 2, 4)]
     assert coarser(Cell(CLASS)) == []
+
+
+def test_only_cells_of_late_are_spoken_in_beside_ones_own() -> None:
+    cell = cell_of(NODES[0], CLASS, 8 * CELL_NODES_MAX)
+    assert [one.shards for one in coarser(cell, 2 * CELL_NODES_MAX)] == [2, 4]
+    assert coarser(cell, 4 * CELL_NODES_MAX + 1) == [], "the class has had its cells for long"
