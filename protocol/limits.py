@@ -7,6 +7,14 @@ A queue, loop, retry, size or lifetime anywhere in cyxnode is bounded by a name 
 ID_BYTES = 32
 SIGNATURE_BYTES = 64
 GOSSIP_MESSAGE_MAX_BYTES = 64 * 1024
+GOSSIP_RECORDS_MAX = 16
+"""Envelopes of one author in one gossip message of at most GOSSIP_MESSAGE_MAX_BYTES."""
+GOSSIP_RECORD_BYTES = 4 * 1024
+"""What one record may weigh where gossip is rationed; a heavier one counts for several."""
+GOSSIP_RECORDS_KNOWN_MAX = 4_096
+"""Records of one topic that are recognised when they come again in another message."""
+GOSSIP_WINDOW_S = 0.02
+"""How long a record that is in no hurry waits for others that may share its message."""
 REQUEST_MAX_BYTES = 1024 * 1024
 RESPONSE_MAX_BYTES = 4 * 1024 * 1024
 FRAME_MAX_BYTES = 256 * 1024
@@ -210,12 +218,12 @@ BAN_MEMORY_MS = 7 * 24 * 3_600_000
 """After its end a ban still counts for the length of the next."""
 BAN_RECORD_MAX_BYTES = 256
 GOSSIP_PER_AUTHOR = {"presence": (1.0, 32), "market": (20.0, 256), "jobs": (1.0, 16)}
-"""Messages a second, and at once, that one author may gossip, by kind of topic. Presence: a heartbeat every 10 s in up
-to seven cells. Market: two messages a job and node, for ten jobs a second in one class."""
+"""Records a second, and at once, that one author may gossip, by kind of topic. Presence: a heartbeat every 10 s in up
+to seven cells. Market: two records a job and node, for ten jobs a second in one class."""
 GOSSIP_PER_AUTHOR_ELSEWHERE = (100.0, 1024)
 """As GOSSIP_PER_AUTHOR, of all topics of other kinds together."""
 GOSSIP_PER_FORWARDER = (500.0, 4096)
-"""Messages a second, and at once, of all topics and authors that one peer may hand us."""
+"""Records a second, and at once, of all topics and authors that one peer may hand us."""
 GOSSIP_GROSS = 4
 """How many times its rate an author may hand us of its own before each further message counts as rejected."""
 PEERS_BANNED_MAX = 1024
@@ -357,6 +365,8 @@ CELL_LINGER_S = 720.0
 """How long it then still speaks in the old cells: longer than anyone takes to notice."""
 PEERS_WANTED = 8
 """Connections to nodes of one's own class (of any, for who offers nothing)."""
+PEERS_OF_CELL = 4
+"""Of those, in a class of several cells, to nodes of one's own cell: presence spreads there, the market among all."""
 PEERS_ASKED_MAX = 32
 """Nodes that one request may ask for by name."""
 RECORDS_MAX = 128

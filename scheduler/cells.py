@@ -7,9 +7,10 @@ derives the number of shards from the same number on the chain, and a node's sha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
-from ..protocol.limits import CELL_NODES_MAX
+from ..protocol.limits import CELL_NODES_MAX, PEERS_KNOWN_MAX
 from ..protocol.units import NodeId
 from ..protocol.validation import presence_topic
 
@@ -40,9 +41,15 @@ def shards_for(registered: int) -> int:
     return shards
 
 
+@lru_cache(maxsize=2 * PEERS_KNOWN_MAX)
+def place_of(node: NodeId) -> int:
+    """The first 64 bits of sha256 of the node's id: cells are cut by it."""
+    return int.from_bytes(sha256(node).digest()[:8], "big")
+
+
 def shard_of(node: NodeId, shards: int) -> int:
-    """The first bits of sha256 of the node's id."""
-    return int.from_bytes(sha256(node).digest()[:8], "big") * shards >> 64
+    """The first bits of the node's place."""
+    return place_of(node) * shards >> 64
 
 
 def cell_of(node: NodeId, execution_class: bytes, registered: int) -> Cell:

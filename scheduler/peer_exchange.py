@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from ..protocol.limits import (
     PEER_EXCHANGE_MAX,
     PEERS_ASKED_MAX,
     PEERS_KNOWN_MAX,
+    PEERS_OF_CELL,
     PEERS_WANTED,
     PROBE_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
@@ -37,6 +39,7 @@ from ..protocol.limits import (
 )
 from ..protocol.messages import Capability, PeersAnswer, PeersRequest
 from ..protocol.units import NodeId, base58
+from .cells import place_of
 from .healing import reach_across
 from .presence import Member, Met
 from .wire import PEERS
@@ -95,7 +98,7 @@ class PeerExchange:
         return wire.seal(PeersAnswer(records=tuple(records), silent_ms=tuple(silent_ms)))
 
     def _chosen(self, peer: NodeId, asked: PeersRequest) -> list[Member]:
-        """Those asked for by name, then the class in full, then some of the others.
+        """Those asked for by name, then the class in full, the asker's cell first, then some of the others.
 
         Who offers something and names no class has peers enough, and only shows that it lives.
         """
@@ -103,8 +106,11 @@ class PeerExchange:
         chosen = [NodeId(raw) for raw in asked.wanted]
         if name:
             kin = [n for n, m in members.items() if m.capability is not None and m.capability.execution_class == name]
-            chosen += self._rotated(kin)
-            most = max(len(chosen), 2 * PEERS_WANTED)
+            # Cells are cut by place: next to the asker's are those of its cell, however many cells there are.
+            place = place_of(peer)
+            near = nsmallest(PEERS_WANTED, kin, key=lambda n: place_of(n) ^ place) if asked.capability else []
+            chosen += [*near, *self._rotated(kin)]
+            most = max(len(asked.wanted) + len(kin), 2 * PEERS_WANTED)
         else:
             most = PEERS_WANTED if asked.capability else PEER_EXCHANGE_MAX
         others = self._rotated(list(members))[: 2 * most]
@@ -244,19 +250,36 @@ class PeerExchange:
             if due or self._missing() or (not self.presence.kept and self._strangers()):
                 self._asked_at_s = trio.current_time()
                 await self._round(due)
-            await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin_unsorted() else LONELY_S))
+            await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin() else LONELY_S))
 
     def _class(self) -> bytes:
         return self.presence.cell.execution_class if self.presence.cell is not None else b""
 
-    def _kin(self) -> list[NodeId]:
+    def _kin(self) -> set[NodeId]:
         """Nodes that we want connections to: of our class; of any class for who offers nothing."""
-        return sorted(self._kin_unsorted(), key=self._nearness)
-
-    def _kin_unsorted(self) -> set[NodeId]:
         own = self._class()
         known = {node for node, name in self._candidates.items() if not own or name == own}
         return known | self.presence.alive(own or None).keys()
+
+    def _short(self) -> list[NodeId]:
+        """Whom to dial, so that there are enough connections: to nodes of our cell, and in a class of several cells to
+        others of it, or the gossip of its market would end where the cell does."""
+        connected, kin, cell = self.presence.wire.transport.connected(), self._kin(), self.presence.cell
+        parts = [(kin, PEERS_WANTED)]
+        if cell is not None and cell.shards > 1:
+            mates = {node for node in kin if cell.holds(node)}
+            parts = [(mates, PEERS_OF_CELL), (kin - mates, PEERS_WANTED - PEERS_OF_CELL)]
+        wanted: list[NodeId] = []
+        for nodes, most in parts:
+            missing = min(most, len(nodes)) - len(nodes & connected)
+            if missing > 0:
+                wanted += sorted(nodes - connected, key=self._nearness)[:missing]
+        return wanted
+
+    def _lonely(self) -> bool:
+        """Whether nobody whom we want a connection to is known."""
+        cell, kin = self.presence.cell, self._kin()
+        return not any(map(cell.holds, kin)) if cell is not None else not kin
 
     def _nearness(self, node: NodeId) -> bytes:
         """An order of our own, so that not everybody dials the same nodes."""
@@ -264,8 +287,7 @@ class PeerExchange:
 
     def _missing(self) -> bool:
         """Whether connections are short, for who has somewhere to begin."""
-        kin, connected = self._kin_unsorted(), self.presence.wire.transport.connected()
-        return len(connected & kin) < min(PEERS_WANTED, max(1, len(kin))) and self._dials()
+        return self._dials() and (self._lonely() or bool(self._short()))
 
     def _dials(self) -> bool:
         return bool(self.presence.bootstrap or self.presence.offer or self.presence.kept)
@@ -274,7 +296,7 @@ class PeerExchange:
         """Connected nodes of our class that never answered us: they dialled us, and are not kept for our next life."""
         if self.presence.kept is None:
             return []
-        kept, near = self.presence.kept, self.presence.wire.transport.connected() & self._kin_unsorted()
+        kept, near = self.presence.kept, self.presence.wire.transport.connected() & self._kin()
         return sorted(node for node in near if node not in kept)[:PEERS_WANTED]
 
     def _recall(self) -> None:
@@ -306,7 +328,7 @@ class PeerExchange:
         if not own and self._dials():
             await self._look_closer()
         if self._dials():
-            await self._dial([node for node in self._kin() if node not in transport.connected()])
+            await self._dial(self._short())
             if len(transport.connected() - self._lamps()) < PEERS_WANTED // 2:
                 await self._dial([node for node in self._candidates if node not in transport.connected()])
         if not transport.connected() and not self._candidates:
@@ -322,10 +344,9 @@ class PeerExchange:
             await self.survey(max(sorted(set(seen)), key=seen.count))
 
     async def _dial(self, nodes: list[NodeId]) -> None:
-        own, transport = self._class(), self.presence.wire.transport
-        wanted = PEERS_WANTED - len(transport.connected() & self._kin_unsorted())
+        own = self._class()
         async with trio.open_nursery() as nursery:
-            for node in nodes[: max(0, wanted)]:
+            for node in nodes[:PEERS_WANTED]:
                 nursery.start_soon(self.ask, node, own)
 
     async def _join_roots(self, *, every: bool = False) -> None:

@@ -108,3 +108,23 @@ async def test_a_newcomer_loads_no_cell_but_its_own(autojump_clock: object, smal
         assert set(late.presence._joined) == {late.presence.cell}
         mates = {node for node in world.nodes if late.presence.cell.holds(node)} - {late.context.wire.me}
         assert set(late.presence.alive()) == mates
+
+
+async def test_no_node_of_many_cells_is_alone_among_strangers(autojump_clock: object, small_cells: None) -> None:
+    """Those of other cells that one meets first do not do: one hears nobody by them. Nor do those of one's own alone:
+    the market would end at the cell."""
+    async with open_world(seed=4) as world:
+        await world.add_nodes(28, rate_micro_per_s=20_000)
+        await trio.sleep(800)
+        counts = Counter(node.presence.cell for node in world.nodes.values())
+        assert len(counts) == 8
+        for node in world.nodes.values():
+            assert len(node.presence.split.state.voices) == counts[node.presence.cell] - 1
+        names, reached, edge = set(world.nodes), set(list(world.nodes)[:1]), list(world.nodes)[:1]
+        while edge:
+            near = world.nodes[edge.pop()].context.wire.transport.connected() & names
+            edge += near - reached
+            reached |= near
+        assert reached == names
+        requester = await world.add_requester()
+        assert (await run_job(requester)).phase is JobPhase.SETTLED
