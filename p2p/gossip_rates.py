@@ -5,6 +5,7 @@ Rule 2: what an author says beyond its topic's rate is neither delivered nor pas
 own neighbours. Only what the validator accepts is charged: old words played again by others use up nobody's tokens.
 Rule 3: an author that hands us GOSSIP_GROSS times as much of its own is no accident and costs it, as garbage does.
 A forwarder is never charged for what others wrote: it may have let pass what it could not know to be too much for us.
+Rule 4: what counts are records, and bytes: a message of several records, or of heavy ones, counts for several.
 Pure: `now_s` is the caller's clock.
 """
 
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..protocol.bundle import weight
 from ..protocol.limits import (
     GOSSIP_GROSS,
     GOSSIP_PER_AUTHOR,
     GOSSIP_PER_AUTHOR_ELSEWHERE,
     GOSSIP_PER_FORWARDER,
+    GOSSIP_RECORD_BYTES,
     PEERS_KNOWN_MAX,
 )
 from ..protocol.ports import GossipMessage, GossipVerdict
@@ -24,7 +27,7 @@ from ..protocol.units import NodeId
 
 TOPICS_REMEMBERED = 64
 Rate = tuple[float, int]
-"""Messages a second, and how many may come at once."""
+"""Records a second, and how many may come at once."""
 
 
 @dataclass(slots=True)
@@ -40,12 +43,12 @@ class Buckets:
         known = self._tokens.get(peer)
         return burst if known is None else min(burst, known[0] + (now_s - known[1]) * per_s)
 
-    def take(self, peer: NodeId, now_s: float) -> bool:
-        """Use a token up; False when there is none."""
+    def take(self, peer: NodeId, now_s: float, count: int = 1) -> bool:
+        """Use tokens up; False when there are too few."""
         left = self.left(peer, now_s)
-        if left < 1:
+        if left < count:
             return False
-        self._tokens[peer] = (left - 1, now_s)
+        self._tokens[peer] = (left - count, now_s)
         if len(self._tokens) > PEERS_KNOWN_MAX:
             del self._tokens[next(iter(self._tokens))]
         return True
@@ -70,19 +73,19 @@ class GossipRates:
 
     def admit(self, message: GossipMessage, now_s: float) -> GossipVerdict:
         """ACCEPT when the message may be judged."""
-        authors, author = self._of(message.topic), message.author
+        authors, author, count = self._of(message.topic), message.author, weight(message.data, GOSSIP_RECORD_BYTES)
         # [REJECT] from an author that hands us far more of its own than it may say
-        if author == message.forwarder and not authors.own.take(author, now_s):
+        if author == message.forwarder and not authors.own.take(author, now_s, count):
             return GossipVerdict.REJECT
         # [IGNORE] more than one peer may hand us
-        if not self._forwarders.take(message.forwarder, now_s):
+        if not self._forwarders.take(message.forwarder, now_s, count):
             return GossipVerdict.IGNORE
         # [IGNORE] more than one author may say
-        return GossipVerdict.ACCEPT if authors.accepted.left(author, now_s) >= 1 else GossipVerdict.IGNORE
+        return GossipVerdict.ACCEPT if authors.accepted.left(author, now_s) >= count else GossipVerdict.IGNORE
 
     def charge(self, message: GossipMessage, now_s: float) -> None:
         """The message was accepted."""
-        self._of(message.topic).accepted.take(message.author, now_s)
+        self._of(message.topic).accepted.take(message.author, now_s, weight(message.data, GOSSIP_RECORD_BYTES))
 
     def _of(self, topic: str) -> _Authors:
         """The buckets of a topic's kind; they are looked up by the topic as long as those are few."""

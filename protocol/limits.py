@@ -9,7 +9,7 @@ SIGNATURE_BYTES = 64
 GOSSIP_MESSAGE_MAX_BYTES = 64 * 1024
 GOSSIP_RECORDS_MAX = 16
 """Envelopes of one author in one gossip message of at most GOSSIP_MESSAGE_MAX_BYTES."""
-GOSSIP_RECORD_BYTES = 4 * 1024
+GOSSIP_RECORD_BYTES = 16 * 1024
 """What one record may weigh where gossip is rationed; a heavier one counts for several."""
 GOSSIP_RECORDS_KNOWN_MAX = 4_096
 """Records of one topic that are recognised when they come again in another message."""

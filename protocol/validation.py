@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .bundle import unpack
 from .envelope import Opener, Signed, open_any
 from .errors import RemoteError
 from .hashing import job_id
@@ -31,8 +32,10 @@ PRESENCE_KINDS: tuple[type[Message], ...] = (Heartbeat, Capability)
 MARKET_KINDS: tuple[type[Message], ...] = (JobAnnounce, Decline, BidCommit, BidReveal, AwardCertificate, Outcome)
 STATUS_KINDS: tuple[type[Message], ...] = (JobStatus,)
 
-Checked = tuple[GossipVerdict, Signed[msgspec.Struct] | None, str]
+CheckedRecord = tuple[GossipVerdict, Signed[msgspec.Struct] | None, str]
 """The verdict, the opened envelope when it is ACCEPT, and otherwise the reason."""
+Checked = tuple[GossipVerdict, tuple[Signed[msgspec.Struct], ...], str]
+"""The verdict, the opened envelopes when it is ACCEPT, and otherwise the reason."""
 
 
 def presence_topic(execution_class: bytes, shards: int = 1, shard: int = 0) -> str:
@@ -54,7 +57,36 @@ def job_topic(job: bytes) -> str:
 def check_gossip(
     data: bytes, genesis: bytes, kinds: tuple[type[Message], ...], now_ms: int, opener: Opener = open_any
 ) -> Checked:
-    """Judge a gossip message of a topic that carries `kinds`."""
+    """Judge a gossip message of a topic that carries `kinds`: all its records are good, or none is believed."""
+    # [REJECT] larger than any honest message
+    if len(data) > GOSSIP_MESSAGE_MAX_BYTES:
+        return GossipVerdict.REJECT, (), "too large"
+    # [REJECT] not a bundle of one or more envelopes
+    try:
+        records = unpack(data)
+    except RemoteError as error:
+        return GossipVerdict.REJECT, (), str(error)
+    ignored, opened = "", list[Signed[msgspec.Struct]]()
+    for record in records:
+        verdict, signed, reason = check_record(record, genesis, kinds, now_ms, opener)
+        # [REJECT] any of its records must be rejected
+        if verdict is GossipVerdict.REJECT:
+            return verdict, (), reason
+        if signed is None:
+            ignored = ignored or reason
+        else:
+            opened.append(signed)
+    # [REJECT] records of more than one author: each would be heard at the rate of another
+    if len({signed.sender for signed in opened}) > 1:
+        return GossipVerdict.REJECT, (), "its records are not of one author"
+    # [IGNORE] any of its records must be ignored
+    return (GossipVerdict.IGNORE, (), ignored) if ignored else (GossipVerdict.ACCEPT, tuple(opened), "")
+
+
+def check_record(
+    data: bytes, genesis: bytes, kinds: tuple[type[Message], ...], now_ms: int, opener: Opener = open_any
+) -> CheckedRecord:
+    """Judge one envelope of a topic that carries `kinds`."""
     # [REJECT] larger than any honest message
     if len(data) > GOSSIP_MESSAGE_MAX_BYTES:
         return GossipVerdict.REJECT, None, "too large"

@@ -326,4 +326,4 @@ class AuctionRun:
         self.certificate_seen(raw)
         parties = (NodeId(certificate.winner), self.announce.sender, *self.terms.committee)
         self._start(wire.tell_all_within, parties, CERTIFICATE, raw, REQUEST_TIMEOUT_S)
-        await wire.transport.publish(self._topic, raw)
+        await wire.post(self._topic, raw)

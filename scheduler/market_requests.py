@@ -30,7 +30,7 @@ from ..protocol.messages import (
     VerdictReveal,
 )
 from ..protocol.ports import GossipVerdict, Stream
-from ..protocol.validation import check_gossip
+from ..protocol.validation import check_record
 from .committee_service import CaseRun
 from .room import Room, Rooms
 from .wire import (
@@ -100,7 +100,7 @@ class MarketRequests:
     async def _announce(self, signed: Signed[JobAnnounce]) -> None:
         """By hand what gossip may have lost, under the rules of gossip."""
         now_ms = self.wire.clock.unix_ms()
-        verdict, _, reason = check_gossip(signed.raw, self.wire.genesis, (JobAnnounce,), now_ms)
+        verdict, _, reason = check_record(signed.raw, self.wire.genesis, (JobAnnounce,), now_ms)
         if verdict is not GossipVerdict.ACCEPT:
             raise Refusal(reason)
         self.on_announce(signed)

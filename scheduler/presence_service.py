@@ -23,6 +23,7 @@ from ..protocol.limits import (
     CELL_REVIEW_S,
     CLOCK_TRUST_MS,
     DEAD_AFTER_MS,
+    GOSSIP_WINDOW_S,
     HEARTBEAT_INTERVAL_MS,
     OBSERVER_FORGETS_MS,
     SUSPECT_AFTER_MS,
@@ -120,8 +121,7 @@ class PresenceService:
         async with trio.open_nursery() as nursery:
             if self.offer is not None:
                 await nursery.start(self._keep_cell, nursery)
-                nursery.start_soon(self._speak_capability)
-                nursery.start_soon(self._speak_heartbeat)
+                nursery.start_soon(self._speak)
             nursery.start_soon(self.exchange.keep_connected)
             nursery.start_soon(self._tick)
             task_status.started()
@@ -252,33 +252,44 @@ class PresenceService:
     async def announce_capability(self) -> None:
         """Gossip our record now: on start, and whenever it changes."""
         self._make_record()
+        await self._say(self.own_record)
+
+    async def _say(self, *records: bytes) -> None:
         for cell in list(self._joined):
-            await self.wire.transport.publish(cell.topic, self.own_record)
+            await self.wire.post(cell.topic, *records, window_s=GOSSIP_WINDOW_S)
 
-    async def _speak_capability(self) -> None:
-        while True:
-            await self.announce_capability()
-            factor = 1 + len(self.state.members) // CAPABILITIES_PER_INTERVAL
-            await trio.sleep(self.jittered(factor * CAPABILITY_INTERVAL_MS / 1000))
-
-    async def _speak_heartbeat(self) -> None:
+    async def _speak(self) -> None:
+        """A heartbeat now and then; when the record is due, it goes along in the same message."""
+        await self.announce_capability()
+        due_s = self._record_due_s()
         while True:
             await trio.sleep(self.jittered(HEARTBEAT_INTERVAL_MS / 1000))
-            self.split.review()
-            load, now_ms = self.load(), self.wire.clock.unix_ms()
-            heartbeat = Heartbeat(
-                sequence=now_ms,
-                sent_at_ms=now_ms,
-                status=load.status,
-                queue_length=load.queue_length,
-                running=load.running,
-                load_ppm=load.load_ppm,
-                shards=1 if self.cell is None else self.cell.shards,
-                membership_digest=self.split.state.digest,
-            )
-            self.own_heartbeat = self.wire.seal(heartbeat)
-            for cell in list(self._joined):
-                await self.wire.transport.publish(cell.topic, self.own_heartbeat)
+            records = [self._make_heartbeat()]
+            if trio.current_time() >= due_s:
+                self._make_record()
+                records, due_s = [self.own_record, *records], self._record_due_s()
+            await self._say(*records)
+
+    def _record_due_s(self) -> float:
+        """When our record is to be said again: later in a large cell, give or take a heartbeat."""
+        factor = 1 + len(self.state.members) // CAPABILITIES_PER_INTERVAL
+        return trio.current_time() + (factor * CAPABILITY_INTERVAL_MS - HEARTBEAT_INTERVAL_MS / 2) / 1000
+
+    def _make_heartbeat(self) -> bytes:
+        self.split.review()
+        load, now_ms = self.load(), self.wire.clock.unix_ms()
+        heartbeat = Heartbeat(
+            sequence=now_ms,
+            sent_at_ms=now_ms,
+            status=load.status,
+            queue_length=load.queue_length,
+            running=load.running,
+            load_ppm=load.load_ppm,
+            shards=1 if self.cell is None else self.cell.shards,
+            membership_digest=self.split.state.digest,
+        )
+        self.own_heartbeat = self.wire.seal(heartbeat)
+        return self.own_heartbeat
 
     def jittered(self, seconds: float) -> float:
         """The interval, 10 % more or less, so that nodes do not speak in step."""

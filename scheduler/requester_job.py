@@ -105,7 +105,7 @@ class JobRun:
         for number in count():
             if number:
                 announce = record.announce = self._dated_now(announce)
-            await self.wire.transport.publish(topic, announce.raw)
+            await self.wire.post(topic, announce.raw)
             if number:
                 nodes = sorted(self.funding.fitting().get(announce.message.execution_class, {}))
                 await self.wire.tell_all(

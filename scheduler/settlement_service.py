@@ -16,7 +16,7 @@ from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import ChainRejected, ChainUnreachable, LocalError, Refusal, RemoteError
 from ..protocol.hashing import QuorumKind
 from ..protocol.identity import verify
-from ..protocol.limits import CHAIN_RETRY_S, CONFIRM_TIMEOUT_S, SETTLE_ROUND_MS
+from ..protocol.limits import CHAIN_RETRY_S, CONFIRM_TIMEOUT_S, GOSSIP_WINDOW_S, SETTLE_ROUND_MS
 from ..protocol.messages import Outcome, SettleProposal, SettleVote
 from ..protocol.settlement import NO_RESULT, NOBODY, Settlement, quorum_for, settle_message
 from ..protocol.units import MicroCyx, NodeId, base58
@@ -131,7 +131,7 @@ class Settler:
         wire = self.context.wire
         async with plain_nursery() as nursery:
             nursery.start_soon(wire.tell_all_within, parties, OUTCOME, outcome.raw, CONFIRM_TIMEOUT_S)
-            await wire.transport.publish(market_topic(self.terms.announce.execution_class), outcome.raw)
+            await wire.post(market_topic(self.terms.announce.execution_class), outcome.raw, window_s=GOSSIP_WINDOW_S)
 
 
 def _nothing() -> None:

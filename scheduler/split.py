@@ -168,12 +168,12 @@ def _heard(state: Split, node: NodeId, digest: bytes | None, told: bool, now_ms:
 
 
 def _without(state: Split, nodes: Collection[NodeId], now_ms: int, *, lost: bool) -> Split:
-    """The state without what `nodes` said; of whom we were only told, that is no loss."""
+    """The state without what those of `nodes` said that we heard; that others tell of one no more is neither a loss nor
+    a reason to forget what it said."""
     gone = [node for node in nodes if node in state.voices]
-    opinions = {node: one for node, one in state.opinions.items() if node not in nodes}
-    state = replace(state, opinions=opinions)
     if not gone:
         return state
+    state = replace(state, opinions={node: one for node, one in state.opinions.items() if node not in gone})
     fallen = {**state.fallen, **dict.fromkeys(gone, now_ms)} if lost else state.fallen
     voices = {node: at for node, at in state.voices.items() if node not in gone}
     return _viewed(replace(state, fallen=fallen), voices, now_ms)

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TypeVar
 
 import msgspec
 import structlog
 import trio
 
+from ..protocol.bundle import bundles
 from ..protocol.envelope import Opener, Signed, open_any, open_as, seal
 from ..protocol.errors import CyxError, PeerUnreachable, Refusal, RemoteError
 from ..protocol.identity import KeyPair
-from ..protocol.limits import GOSSIP_QUEUE_MAX, REQUEST_TIMEOUT_S
+from ..protocol.limits import GOSSIP_QUEUE_MAX, GOSSIP_RECORDS_KNOWN_MAX, REQUEST_TIMEOUT_S, SHUTDOWN_TIMEOUT_S
 from ..protocol.messages import Message
 from ..protocol.ports import Clock, GossipMessage, GossipVerdict, Transport
 from ..protocol.units import NodeId, base58
@@ -50,6 +52,8 @@ class Wire:
     genesis: bytes
     clock: Clock
     opener: Opener = open_any
+    _posted: dict[str, list[bytes]] = field(default_factory=dict)
+    """Records that wait for others of their topic."""
 
     @property
     def me(self) -> NodeId:
@@ -59,11 +63,27 @@ class Wire:
         """Our signed envelope around `message`."""
         return seal(self.key, self.genesis, message)
 
-    async def publish(self, topic: str, message: msgspec.Struct) -> bytes:
+    async def publish(self, topic: str, message: msgspec.Struct, *, window_s: float = 0.0) -> bytes:
         """Sign and gossip; returns the envelope."""
         raw = self.seal(message)
-        await self.transport.publish(topic, raw)
+        await self.post(topic, raw, window_s=window_s)
         return raw
+
+    async def post(self, topic: str, *records: bytes, window_s: float = 0.0) -> None:
+        """Gossip envelopes of ours, together with whatever else is posted to the topic within `window_s`: 0 is the same
+        turn of the scheduler. Returns when they are published; cancelled before, they are not."""
+        waiting = self._posted.setdefault(topic, [])
+        waiting += records
+        try:
+            await trio.sleep(window_s)
+        except trio.Cancelled:
+            waiting[:] = [record for record in waiting if record not in records]
+            raise
+        # Who wakes first takes everything along; a record in a hurry, those that still wait. They are not its own, so
+        # that whatever cancels it must not lose them.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN_TIMEOUT_S):
+            for bundle in bundles(self._posted.pop(topic, ())):
+                await self.transport.publish(topic, bundle)
 
     def serve(
         self, protocol: str, kind: type[M], handler: Callable[[Signed[M]], Awaitable[msgspec.Struct | None]]
@@ -134,40 +154,64 @@ class Wire:
         For what is frequent and quickly dealt with: nothing waits in a queue, and no task wakes.
         """
 
+        known = Known()
+
         def validate(message: GossipMessage) -> GossipVerdict:
-            now_ms = self.clock.unix_ms()
-            verdict, signed, reason = check_gossip(message.data, self.genesis, kinds, now_ms, self.opener)
-            if signed is None:
-                log.info("gossip dropped", topic=topic, peer=base58(message.forwarder), cause=reason)
-                return verdict
-            contained(hear, signed)
-            return GossipVerdict.TAKEN
+            verdict, records = self._judged(topic, kinds, message)
+            for signed in records:
+                if known.add(signed.raw):
+                    contained(hear, signed)
+            return GossipVerdict.TAKEN if verdict is GossipVerdict.ACCEPT else verdict
 
         return self.transport.subscribe(topic, validate)
+
+    def _judged(
+        self, topic: str, kinds: tuple[type[Message], ...], message: GossipMessage
+    ) -> tuple[GossipVerdict, tuple[Signed[msgspec.Struct], ...]]:
+        now_ms = self.clock.unix_ms()
+        verdict, records, reason = check_gossip(message.data, self.genesis, kinds, now_ms, self.opener)
+        if reason:
+            log.info("gossip dropped", topic=topic, peer=base58(message.forwarder), cause=reason)
+        return verdict, records
 
     @asynccontextmanager
     async def listen(
         self, topic: str, kinds: tuple[type[Message], ...]
     ) -> AsyncIterator[AsyncIterator[Signed[Message]]]:
-        """Join a topic; yields the opened messages that the gossip rules accept."""
-        opened: OrderedDict[bytes, Signed[msgspec.Struct]] = OrderedDict()
+        """Join a topic; yields the opened messages that the gossip rules accept, each once."""
+        opened: OrderedDict[bytes, tuple[Signed[msgspec.Struct], ...]] = OrderedDict()
+        known = Known()
 
         def validate(message: GossipMessage) -> GossipVerdict:
-            now_ms = self.clock.unix_ms()
-            verdict, signed, reason = check_gossip(message.data, self.genesis, kinds, now_ms, self.opener)
-            if signed is not None:
-                opened[message.data] = signed
+            verdict, records = self._judged(topic, kinds, message)
+            if records:
+                opened[message.data] = records
                 if len(opened) > 2 * GOSSIP_QUEUE_MAX:
                     opened.popitem(last=False)
-            else:
-                log.info("gossip dropped", topic=topic, peer=base58(message.forwarder), cause=reason)
             return verdict
 
         async def messages(source: AsyncIterator[GossipMessage]) -> AsyncIterator[Signed[Message]]:
             async for message in source:
-                signed = opened.pop(message.data, None)
-                if signed is not None and isinstance(signed.message, Message):
-                    yield Signed(signed.sender, signed.message, signed.raw)
+                for signed in opened.pop(message.data, ()):
+                    if isinstance(signed.message, Message) and known.add(signed.raw):
+                        yield Signed(signed.sender, signed.message, signed.raw)
 
         async with self.transport.subscribe(topic, validate) as source:
             yield messages(source)
+
+
+class Known:
+    """Records that were dispatched, by digest: one that comes again in another message is passed on and not heard."""
+
+    def __init__(self) -> None:
+        self._digests: OrderedDict[bytes, None] = OrderedDict()
+
+    def add(self, record: bytes) -> bool:
+        """Remember a record; whether it is new."""
+        digest = sha256(record).digest()
+        if digest in self._digests:
+            return False
+        self._digests[digest] = None
+        if len(self._digests) > GOSSIP_RECORDS_KNOWN_MAX:
+            self._digests.popitem(last=False)
+        return True

@@ -78,7 +78,7 @@ class LateBid(Meddler):
         )
         self.tried(message.job)
         commitment = bid_commitment(JobId(message.job), self.me, salt, bid)
-        await self.transport.publish(topic, self.seal(BidCommit(job=message.job, commitment=commitment)))
+        await self.gossips(topic, self.seal(BidCommit(job=message.job, commitment=commitment)))
         return self.seal(BidReveal(job=message.job, bid=bid, salt=salt))
 
     def fate(self, key: bytes, ending: Ending) -> Fate:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import trio
 
+from ...protocol.bundle import pack
 from ...protocol.errors import CyxError, RemoteError
 from ...protocol.limits import DEAD_AFTER_MS, PEER_EXCHANGE_MAX
 from ...protocol.messages import Decline, DeclineReason, Heartbeat, PeersAnswer
@@ -86,8 +87,8 @@ class Spammer(Meddler):
                 shards=1,
                 membership_digest=self.rng.randbytes(32),
             )
-            await self._publish("market", self.seal(decline))
-            await self._publish("presence", self.seal(beat))
+            await self._publish("market", pack([self.seal(decline)]))
+            await self._publish("presence", pack([self.seal(beat)]))
         for _ in range(INVALID_PER_BURST):
             await self._publish("presence", self.rng.randbytes(200))
 
@@ -151,7 +152,7 @@ class Replayer(Meddler):
         key = len(self.attempts).to_bytes(4, "little")
         self.tried(key, 1.0)
         believed = self._believed(message.author)
-        await self.transport.publish(message.topic, message.data)
+        await self.gossips(message.topic, message.data)
         await trio.sleep(SETTLING_S)
         self.fates[key] = Fate.PAID if self._believed(message.author) > believed else Fate.CAUGHT
 

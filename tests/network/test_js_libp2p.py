@@ -12,6 +12,7 @@ import trio
 
 from cyxnode.p2p.peer_id import peer_id_text
 from cyxnode.p2p.transport import Libp2pTransport
+from cyxnode.protocol.bundle import pack
 from cyxnode.protocol.envelope import seal
 from cyxnode.protocol.messages import Capability, Heartbeat
 from cyxnode.protocol.ports import GossipMessage, GossipVerdict
@@ -19,7 +20,7 @@ from gossip_world import key, until
 
 pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).with_name("js_libp2p")
-TOPIC, GENESIS = "cyx/1/presence/0", bytes(range(32))
+TOPIC, GENESIS = "cyx/1/presence/0000000000000000", bytes(range(32))
 HEARTBEAT = Heartbeat(
     sequence=2**40 + 1,
     sent_at_ms=1_800_000_000_000,
@@ -66,8 +67,7 @@ async def test_js_libp2p_takes_part(prepared: Path, fast: bool) -> None:
     async def listen() -> None:
         async for message in messages:
             heard.append(message)
-            for record in (HEARTBEAT, CAPABILITY):
-                await node.publish(TOPIC, seal(key(1), GENESIS, record))
+            await node.publish(TOPIC, pack([seal(key(1), GENESIS, record) for record in (HEARTBEAT, CAPABILITY)]))
 
     async with (
         node.run(),
@@ -96,7 +96,7 @@ async def test_js_libp2p_takes_part(prepared: Path, fast: bool) -> None:
     records = {record["kind"]: record for record in found["heard"]}
     for sent in (HEARTBEAT, CAPABILITY):
         record = records[type(sent).__name__]
-        assert record["signed"] is True
+        assert record["signed"] is True and record["together"] == 2
         assert record["version"] == 1
         assert record["sender"] == key(1).node_id.hex()
         assert record["from"] == peer_id_text(key(1).node_id)

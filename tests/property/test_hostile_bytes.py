@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgpack
@@ -10,10 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cyxnode.protocol import codec
+from cyxnode.protocol.bundle import bundles, pack, unpack, weight
 from cyxnode.protocol.envelope import Envelope, open_any, seal
 from cyxnode.protocol.errors import RemoteError
 from cyxnode.protocol.hashing import envelope_message
-from cyxnode.protocol.limits import RESPONSE_MAX_BYTES
+from cyxnode.protocol.limits import (
+    GOSSIP_MESSAGE_MAX_BYTES,
+    GOSSIP_RECORD_BYTES,
+    GOSSIP_RECORDS_MAX,
+    RESPONSE_MAX_BYTES,
+)
 from cyxnode.protocol.messages import KINDS, Message, kind_of
 from cyxnode.protocol.ports import GossipVerdict
 from cyxnode.protocol.validation import MARKET_KINDS, check_gossip
@@ -115,12 +122,38 @@ def test_signed_nonsense_never_opens_as_another_value(kind: str, value: object) 
     assert codec.encode(opened.message) == body
 
 
-@given(st.binary(max_size=200) | damaged(SEALED), st.integers(0, 2**53))
+BUNDLES = [pack([data]) for data in SEALED] + [pack(SEALED[first : first + 5]) for first in range(0, len(SEALED), 5)]
+
+
+@given(
+    st.binary(max_size=200) | damaged(BUNDLES) | st.lists(damaged(SEALED), max_size=4).map(pack), st.integers(0, 2**53)
+)
 def test_a_gossip_validator_never_raises(data: bytes, now_ms: int) -> None:
     verdict, opened, reason = check_gossip(data, GENESIS, MARKET_KINDS, now_ms)
-    assert (verdict is GossipVerdict.ACCEPT) == (opened is not None) == (reason == "")
+    assert (verdict is GossipVerdict.ACCEPT) == bool(opened) == (reason == "")
+    assert not opened or pack([one.raw for one in opened]) == data
+
+
+@given(st.binary(max_size=100) | values.map(msgpack.packb) | damaged(BUNDLES))
+def test_bytes_are_a_bundle_in_one_way_or_not_at_all(data: bytes) -> None:
+    try:
+        records = unpack(data)
+    except RemoteError:
+        return
+    assert pack(records) == data and bundles(records) == [data]
+
+
+@given(st.lists(st.binary(max_size=9_000), max_size=60))
+def test_records_are_bundled_in_order_within_the_bounds(records: list[bytes]) -> None:
+    packed = bundles(records)
+    assert [one for data in packed for one in unpack(data)] == list(dict.fromkeys(records))
+    assert all(weight(data, GOSSIP_RECORD_BYTES) >= len(unpack(data)) for data in packed)
+    for data, after in itertools.pairwise(packed):
+        first = unpack(after)[0]
+        full = len(unpack(data)) == GOSSIP_RECORDS_MAX
+        assert full or len(data) + len(first) + 10 > GOSSIP_MESSAGE_MAX_BYTES, "as few as can be"
 
 
 def test_the_originals_do_open() -> None:
     assert [open_any(data, GENESIS).message for data in SEALED] == list(MESSAGES)
-    assert check_gossip(SEALED[6], GENESIS, MARKET_KINDS, NOW_MS)[0] is GossipVerdict.ACCEPT
+    assert check_gossip(pack([SEALED[6]]), GENESIS, MARKET_KINDS, NOW_MS)[0] is GossipVerdict.ACCEPT

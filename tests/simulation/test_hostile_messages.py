@@ -10,6 +10,7 @@ import pytest
 import structlog.testing
 import trio
 
+from cyxnode.protocol.bundle import pack
 from cyxnode.protocol.envelope import seal
 from cyxnode.protocol.errors import CyxError
 from cyxnode.protocol.identity import KeyPair
@@ -61,7 +62,7 @@ async def pelt(world: World, attackers: list[tuple[KeyPair, Any]], rng: random.R
         raw = seal(key, genesis, message)
         await trio.sleep(0.003)
         if rng.random() < 0.4:
-            await transport.publish(rng.choice(topics), raw)
+            await transport.publish(rng.choice(topics), pack([raw]))
         else:
             try:
                 await transport.request(NodeId(rng.choice(ids)), rng.choice(PROTOCOLS), raw, timeout_s=0.05)

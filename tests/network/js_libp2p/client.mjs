@@ -1,5 +1,5 @@
 // Dials a node: identify, ping, gossip both ways on one topic, and the records in it decoded as docs/protocol.md says.
-// usage: client.mjs ADDRESS TOPIC GENESIS_HEX RECORDS; prints one JSON object when RECORDS messages were heard
+// usage: client.mjs ADDRESS TOPIC GENESIS_HEX RECORDS; prints one JSON object when RECORDS records were heard
 import { createPublicKey, verify } from 'node:crypto'
 import { decode } from '@msgpack/msgpack'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -20,6 +20,13 @@ function open (data) {
   }
 }
 
+function unpack (data) {
+  // section 4: a gossip message is an array of one or more envelopes
+  const records = decode(data)
+  if (!Array.isArray(records) || !records.length) throw new Error('not a bundle')
+  return records
+}
+
 function plain (value) {
   if (value instanceof Uint8Array) return Buffer.from(value).toString('hex')
   if (Array.isArray(value)) return value.map(plain)
@@ -30,7 +37,9 @@ function plain (value) {
 const node = await createNode()
 const heard = []
 node.services.pubsub.addEventListener('message', ({ detail }) => {
-  if (detail.topic === topic) heard.push({ from: detail.from.toString(), ...open(detail.data) })
+  if (detail.topic !== topic) return
+  const records = unpack(detail.data)
+  for (const record of records) heard.push({ from: detail.from.toString(), together: records.length, ...open(record) })
 })
 node.services.pubsub.subscribe(topic)
 const identifying = new Promise((resolve) => node.addEventListener('peer:identify', ({ detail }) => resolve(detail)))

@@ -6,7 +6,14 @@ import pytest
 
 from cyxnode.p2p import gossip_rates
 from cyxnode.p2p.gossip_rates import Buckets, GossipRates
-from cyxnode.protocol.limits import GOSSIP_GROSS, GOSSIP_PER_AUTHOR, GOSSIP_PER_FORWARDER, PEERS_KNOWN_MAX
+from cyxnode.protocol.bundle import pack
+from cyxnode.protocol.limits import (
+    GOSSIP_GROSS,
+    GOSSIP_PER_AUTHOR,
+    GOSSIP_PER_FORWARDER,
+    GOSSIP_RECORD_BYTES,
+    PEERS_KNOWN_MAX,
+)
 from cyxnode.protocol.ports import GossipMessage, GossipVerdict
 from cyxnode.protocol.units import NodeId
 
@@ -15,8 +22,10 @@ PER_S, BURST = GOSSIP_PER_AUTHOR["presence"]
 PRESENCE, MARKET = "cyx/1/presence/0011", "cyx/1/market/0011"
 
 
-def message(author: NodeId = AUTHOR, forwarder: NodeId = NEIGHBOUR, topic: str = PRESENCE) -> GossipMessage:
-    return GossipMessage(topic, author, forwarder, b"")
+def message(
+    author: NodeId = AUTHOR, forwarder: NodeId = NEIGHBOUR, topic: str = PRESENCE, data: bytes = b""
+) -> GossipMessage:
+    return GossipMessage(topic, author, forwarder, data)
 
 
 def hear(rates: GossipRates, count: int, now_s: float, **of: object) -> list[GossipVerdict]:
@@ -84,3 +93,13 @@ def test_topics_of_other_kinds_share_one_rate(topic: str) -> None:
     rates = GossipRates()
     hear(rates, 2_000, 0.0, topic="a/b/other")
     assert hear(rates, 1, 0.0, topic=topic) == [GossipVerdict.IGNORE]
+
+
+@pytest.mark.parametrize(
+    ("data", "records"),
+    [(pack([b"a", b"b", b"c", b"d"]), 4), (pack([bytes(4 * GOSSIP_RECORD_BYTES - 9)]), 4), (b"\xff" * 20, 1)],
+)
+def test_what_counts_are_records_and_bytes(data: bytes, records: int) -> None:
+    assert hear(GossipRates(), BURST, 0.0, data=data).count(GossipVerdict.ACCEPT) == BURST // records
+    own = hear(GossipRates(), GOSSIP_GROSS * BURST, 0.0, data=data, forwarder=AUTHOR)
+    assert own.count(GossipVerdict.REJECT) == GOSSIP_GROSS * BURST * (records - 1) // records

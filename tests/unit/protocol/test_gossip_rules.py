@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from cyxnode.protocol.bundle import pack
 from cyxnode.protocol.envelope import seal
 from cyxnode.protocol.hashing import job_id
 from cyxnode.protocol.identity import KeyPair
@@ -31,9 +32,9 @@ SAMPLES = [OWN if isinstance(message, JobAnnounce) else message for message in M
 def judge(
     message: Message, kinds: tuple[type[Message], ...] = GOSSIPED, key: KeyPair = KEY, now_ms: int = NOW_MS
 ) -> tuple[GossipVerdict, str]:
-    verdict, opened, reason = check_gossip(seal(key, GENESIS, message), GENESIS, kinds, now_ms)
-    assert (opened is not None) == (verdict is GossipVerdict.ACCEPT)
-    assert opened is None or (opened.message == message and opened.sender == key.node_id)
+    verdict, opened, reason = check_gossip(pack([seal(key, GENESIS, message)]), GENESIS, kinds, now_ms)
+    assert bool(opened) == (verdict is GossipVerdict.ACCEPT) == (reason == "")
+    assert all((one.message, one.sender) == (message, key.node_id) for one in opened)
     return verdict, reason
 
 
@@ -69,8 +70,31 @@ def test_the_size_is_checked_first() -> None:
 
 def test_a_forged_or_foreign_envelope_is_rejected() -> None:
     sealed = seal(KEY, GENESIS, BEAT)
-    assert check_gossip(sealed[:-1] + b"\0", GENESIS, GOSSIPED, NOW_MS)[0] is GossipVerdict.REJECT
-    assert check_gossip(sealed, bytes(32), GOSSIPED, NOW_MS)[0] is GossipVerdict.REJECT
+    assert check_gossip(pack([sealed[:-1] + b"\0"]), GENESIS, GOSSIPED, NOW_MS)[0] is GossipVerdict.REJECT
+    assert check_gossip(pack([sealed]), bytes(32), GOSSIPED, NOW_MS)[0] is GossipVerdict.REJECT
+    assert check_gossip(sealed, GENESIS, GOSSIPED, NOW_MS)[0] is GossipVerdict.REJECT, "an envelope alone is no bundle"
+
+
+def test_records_of_one_author_share_a_message() -> None:
+    records = [seal(KEY, GENESIS, message) for message in SAMPLES if isinstance(message, GOSSIPED)]
+    verdict, opened, reason = check_gossip(pack(records), GENESIS, GOSSIPED, NOW_MS)
+    assert (verdict, reason) == (GossipVerdict.ACCEPT, "") and [one.raw for one in opened] == records
+
+
+def test_one_bad_record_spoils_its_message() -> None:
+    good, other = seal(KEY, GENESIS, BEAT), KeyPair(b"t" * 32)
+    late = seal(KEY, GENESIS, msgspec.structs.replace(BEAT, sent_at_ms=NOW_MS - CLOCK_SKEW_MS - 1))
+    cases = [
+        ([good, b"junk"], GossipVerdict.REJECT),
+        ([good, seal(KEY, bytes(32), OWN)], GossipVerdict.REJECT),
+        ([good, seal(other, GENESIS, BEAT)], GossipVerdict.REJECT),
+        ([good, late], GossipVerdict.IGNORE),
+        ([late, b"junk"], GossipVerdict.REJECT),
+        ([good, good], GossipVerdict.REJECT),
+    ]
+    for records, expected in cases:
+        verdict, opened, reason = check_gossip(pack(records), GENESIS, GOSSIPED, NOW_MS)
+        assert verdict is expected and not opened and reason
 
 
 def test_an_announce_belongs_to_the_requester_that_its_id_names() -> None:

@@ -12,18 +12,23 @@ from pathlib import Path
 import pytest
 
 from cyxnode.protocol import codec
+from cyxnode.protocol.bundle import pack
 from cyxnode.protocol.envelope import open_as, seal
 from cyxnode.protocol.limits import RESPONSE_MAX_BYTES
 from cyxnode.protocol.messages import KINDS, Message, kind_of
-from sample_messages import GENESIS, INNER, KEY, MESSAGES
+from cyxnode.protocol.ports import GossipVerdict
+from cyxnode.protocol.validation import PRESENCE_KINDS, check_gossip
+from sample_messages import GENESIS, INNER, KEY, MESSAGES, NOW_MS
 
+PRESENCE = ("Capability", "Heartbeat")
 VECTORS = Path(__file__).parents[2] / "vectors" / "messages.json"
 
 
 def current() -> dict[str, str]:
     bodies = {f"body.{type(message).__name__}": codec.encode(message).hex() for message in (*MESSAGES, *INNER)}
     sealed = {f"envelope.{kind_of(message)}": seal(KEY, GENESIS, message).hex() for message in MESSAGES}
-    return bodies | sealed
+    gossip = {"gossip.two records": pack([bytes.fromhex(sealed[f"envelope.{kind}"]) for kind in PRESENCE]).hex()}
+    return bodies | sealed | gossip
 
 
 def test_no_byte_of_any_message_has_changed() -> None:
@@ -45,3 +50,9 @@ def test_frozen_envelopes_still_open(message: Message) -> None:
     frozen = bytes.fromhex(json.loads(VECTORS.read_text())[f"envelope.{kind_of(message)}"])
     opened = open_as(frozen, GENESIS, type(message))
     assert (opened.sender, opened.message, opened.raw) == (KEY.node_id, message, frozen)
+
+
+def test_a_frozen_gossip_message_still_opens() -> None:
+    frozen = bytes.fromhex(json.loads(VECTORS.read_text())["gossip.two records"])
+    verdict, opened, _ = check_gossip(frozen, GENESIS, PRESENCE_KINDS, NOW_MS)
+    assert verdict is GossipVerdict.ACCEPT and [kind_of(one.message) for one in opened] == [*PRESENCE]
