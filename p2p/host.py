@@ -16,21 +16,25 @@ from collections.abc import Callable, Iterator, Sequence
 
 import psutil
 import trio
-from libp2p import new_host
 from libp2p.abc import IHost, IMuxedConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
 from libp2p.rcmgr import ResourceLimits, ResourceManager
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.manager import TransportManager
+from libp2p.transport.tcp.tcp import TCP
+from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from ..protocol.identity import KeyPair
@@ -50,25 +54,32 @@ def listen_address(host: str, port: int) -> Multiaddr:
     return Multiaddr(f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}")
 
 
-def build_host(key: KeyPair, listen: Multiaddr, announce: Sequence[str], *, fast: bool = False) -> tuple[IHost, Swarm]:
-    """A host that is not running yet, and its network. `announce` replaces the listening addresses, if given; `fast`
-    gives it the connections of the fast path."""
-    pair = create_new_key_pair(key.seed)
-    host = new_host(
-        key_pair=pair,
-        listen_addrs=[listen],
-        sec_opt={NOISE_ID: NoiseTransport(pair, noise_privkey=create_noise_key_pair().private_key)},
-        muxer_opt={TProtocol(YAMUX_ID): Yamux},
+def build_host(key: KeyPair, announce: Sequence[str], *, fast: bool = False) -> tuple[IHost, Swarm]:
+    """A host that is not running yet, and its network: what the library's `new_host` builds, from its modules alone.
+    `announce` replaces the listening addresses, if given; `fast` gives it the connections of the fast path."""
+    pair, peer, resources = create_new_key_pair(key.seed), libp2p_id(key.node_id), _resource_manager()
+    noise = NoiseTransport(pair, noise_privkey=create_noise_key_pair().private_key)
+    upgrader = TransportUpgrader({NOISE_ID: noise}, {TProtocol(YAMUX_ID): Yamux})
+    if fast:
+        upgrader.muxer_multistream = FastMuxer({TProtocol(YAMUX_ID): Yamux})
+    known = PeerStore()
+    known.add_key_pair(peer, pair)
+    network = Swarm(
+        peer,
+        known,
+        upgrader,
+        transports=[TCP()],
+        retry_config=RetryConfig(max_retries=0),
         connection_config=_connection_config(),
-        resource_manager=_resource_manager(),
+        transport_manager=TransportManager(),
+    )
+    network.set_resource_manager(resources)
+    host = BasicHost(
+        network,
+        resource_manager=resources,
         announce_addrs=[Multiaddr(address) for address in announce] or None,
         disable_identify_address_discovery=True,
     )
-    network = host.get_network()
-    assert isinstance(network, Swarm)
-    network.retry_config = RetryConfig(max_retries=0)
-    if fast:
-        network.upgrader.muxer_multistream = FastMuxer({TProtocol(YAMUX_ID): Yamux})
     return host, network
 
 

@@ -67,7 +67,7 @@ class Libp2pTransport:
         hardening.apply()
         fast = internals.chosen(fast_gossip)
         self._node_id, self._listen, self._port = key.node_id, listen_address(host, port), port
-        self._host, self._network = build_host(key, self._listen, announce, fast=fast)
+        self._host, self._network = build_host(key, announce, fast=fast)
         self._denied, self._bans = deny_list, bans if bans is not None else Bans()
         refuse_peers(self._network, self._refuses)
         self._gossip = Gossip(self._host, self._ban, fast=fast)
