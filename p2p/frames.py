@@ -1,9 +1,8 @@
 """Frames on a byte stream: how messages stay whole, and how a clean end differs from a broken one.
 
-A frame is a 4-byte big-endian length and that many bytes, at most FRAME_MAX_BYTES. Two lengths are signals instead:
-END says that no more frames follow, KEEPALIVE that the sender still lives. A byte stream that stops without END was
-broken off (the peer died, or reset it), which no muxer tells us reliably. Silence for STREAM_IDLE_TIMEOUT_S breaks a
-stream as well; the transport sends keep-alives, so a healthy peer is never that silent.
+The format stands in frame_cutter.py. A byte stream that stops without END was broken off (the peer died, or reset it),
+which no muxer tells us reliably. Silence for STREAM_IDLE_TIMEOUT_S breaks a stream as well; the transport sends
+keep-alives, so a healthy peer is never that silent.
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ from typing import Protocol
 import structlog
 import trio
 
-from ..protocol.errors import LocalError, PeerUnreachable
+from ..protocol.errors import LocalError, PeerUnreachable, RemoteError
 from ..protocol.limits import FRAME_MAX_BYTES, RESET_TIMEOUT_S, STREAM_IDLE_TIMEOUT_S
 from ..protocol.units import NodeId, base58
+from .frame_cutter import FrameCutter, Signal, framed
 
 _log = structlog.get_logger()
-_HEADER_BYTES = 4
-_END = (0xFFFF_FFFF).to_bytes(_HEADER_BYTES, "big")
-_KEEPALIVE = (0xFFFF_FFFE).to_bytes(_HEADER_BYTES, "big")
 _READ_BYTES = 64 * 1024
 
 
@@ -46,7 +43,7 @@ class FramedStream:
 
     def __init__(self, peer: NodeId, raw: ByteStream) -> None:
         self._peer, self._raw = peer, raw
-        self._buffer = bytearray()
+        self._cutter = FrameCutter()
         self._sending = trio.Lock()
         self._sent_end = self._received_end = self._broken = False
 
@@ -72,26 +69,19 @@ class FramedStream:
         async with self._sending:
             if self._sent_end:
                 raise LocalError("the stream was closed by us", field="stream", fix="send before close")
-            await self._write(len(frame).to_bytes(_HEADER_BYTES, "big") + frame)
+            await self._write(framed(frame))
 
     async def receive(self) -> bytes | None:
         """The next frame, or None after the peer's clean end."""
         while not self._received_end:
-            header = await self._peek(_HEADER_BYTES)
-            length = int.from_bytes(header, "big")
-            if header == _END:
-                self._received_end = True
-                await self._release_when_over()
-            elif header == _KEEPALIVE:
-                del self._buffer[:_HEADER_BYTES]
-            elif length > FRAME_MAX_BYTES:
-                _log.warning("frame_oversized", peer=base58(self._peer), bytes=length)
-                await self.reset()
-                raise PeerUnreachable(f"the peer announced a frame of {length} bytes and was cut off")
-            else:
-                whole = await self._peek(_HEADER_BYTES + length)
-                del self._buffer[: len(whole)]
-                return whole[_HEADER_BYTES:]
+            match await self._next():
+                case Signal.END:
+                    self._received_end = True
+                    await self._release_when_over()
+                case Signal.KEEPALIVE:
+                    pass
+                case frame:
+                    return frame
         return None
 
     async def close(self) -> None:
@@ -100,7 +90,7 @@ class FramedStream:
             if self._sent_end or self._broken:
                 return
             try:
-                await self._write(_END)
+                await self._write(Signal.END.value)
                 await self._raw.close_write()
             except PeerUnreachable:
                 return
@@ -119,7 +109,7 @@ class FramedStream:
             return
         async with self._sending:
             try:
-                await self._write(_KEEPALIVE)
+                await self._write(Signal.KEEPALIVE.value)
             except PeerUnreachable:
                 self._broken = True
 
@@ -132,21 +122,28 @@ class FramedStream:
             await self.reset()
             raise
 
-    async def _peek(self, count: int) -> bytes:
-        """The first `count` bytes of the buffer, which stay there until they are used."""
-        while len(self._buffer) < count:
-            if self._broken:
-                raise PeerUnreachable("the stream is broken")
-            with trio.move_on_after(STREAM_IDLE_TIMEOUT_S) as patience:
-                data = await self._raw.read(_READ_BYTES)
-            if patience.cancelled_caught:
-                await self.reset()
-                raise PeerUnreachable(f"the peer was silent for {STREAM_IDLE_TIMEOUT_S:.0f} s")
-            if not data:
-                await self.reset()
-                raise PeerUnreachable("the peer broke off before the end")
-            self._buffer += data
-        return bytes(self._buffer[:count])
+    async def _next(self) -> bytes | Signal:
+        try:
+            while (found := self._cutter.take()) is None:
+                self._cutter.add(await self._read())
+        except RemoteError as error:
+            _log.warning("frame_oversized", peer=base58(self._peer), cause=str(error))
+            await self.reset()
+            raise PeerUnreachable(f"{error} and was cut off") from None
+        return found
+
+    async def _read(self) -> bytes:
+        """At least one byte."""
+        if self._broken:
+            raise PeerUnreachable("the stream is broken")
+        with trio.move_on_after(STREAM_IDLE_TIMEOUT_S) as patience:
+            data = await self._raw.read(_READ_BYTES)
+        if not patience.cancelled_caught and data:
+            return data
+        await self.reset()
+        if patience.cancelled_caught:
+            raise PeerUnreachable(f"the peer was silent for {STREAM_IDLE_TIMEOUT_S:.0f} s")
+        raise PeerUnreachable("the peer broke off before the end")
 
     async def _release_when_over(self) -> None:
         if self._sent_end and self._received_end:
