@@ -11,7 +11,7 @@ ARGS ?=
 JOBS ?= 2
 
 .PHONY: help setup demo test check static formatted linted typed layered program-rebuilt format bench sim-soak program \
-	mutate-program clean distclean
+	mutate-program fuzz clean distclean
 
 help:
 	@echo 'make demo       set up .venv, then run a whole network and one paid job on this machine'
@@ -21,6 +21,7 @@ help:
 	@echo 'make format     rewrite the code in the checked format'
 	@echo 'make bench      run every script of benchmarks/'
 	@echo 'make sim-soak   play seeds without end until one fails (SOAK="--peers 50 --faults harsh" changes the world)'
+	@echo 'make fuzz       look for bytes of strangers that break a decoder (FUZZ_SECONDS=60 for each TARGETS="message dns")'
 	@echo 'make program    rebuild the escrow program'
 	@echo 'make mutate-program  take its checks out one by one, and see that a test notices each'
 	@echo 'make clean      remove caches and build outputs (distclean: .venv too)'
@@ -80,6 +81,17 @@ bench: $(READY)
 SOAK ?= --peers 20 --minutes 5 --jobs 8 --faults default --cheaters 20%
 sim-soak: $(READY)
 	@$(BIN)/cyxnode sim sweep --seeds 1000000 --from $$(($$(date +%s) * 1000)) $(SOAK) $(ARGS)
+
+# Each decoder for so long; a crash is written to build/fuzz/ and ends the run.
+FUZZ_SECONDS ?= 30
+TARGETS ?= message envelope frames frame_reader gossip answer question blob seeds dns address receipt graph tensors accounts \
+	transaction rpc_answer
+fuzz: $(READY)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@set -e; mkdir -p build/fuzz; for target in $(TARGETS); do echo "== $$target"; \
+		$(BIN)/python tests/fuzz/atheris_run.py $$target $(FUZZ_SECONDS) 2>&1 | grep -E 'stat::|crash|Error' || true; \
+		if ls build/fuzz/$$target.crash-* build/fuzz/$$target.timeout-* >/dev/null 2>&1; then exit 1; fi; done
 
 program: $(READY)
 	$(BIN)/python -m cyxnode.ledger.program.build

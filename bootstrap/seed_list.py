@@ -18,7 +18,7 @@ from ..p2p.addresses import parse_address
 from ..protocol import codec
 from ..protocol.errors import LocalError
 from ..protocol.identity import KeyPair, verify
-from ..protocol.limits import ADDRESS_MAX_CHARS, SEED_FILE_MAX_BYTES, SEEDS_MAX
+from ..protocol.limits import ADDRESS_MAX_CHARS, SEED_FILE_MAX_BYTES, SEEDS_MAX, UNIX_S_MAX
 from ..protocol.units import base58, parse_id
 
 SEEDS_DOMAIN = b"cyx/seeds/1"
@@ -32,8 +32,8 @@ class SeedList(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     addresses: Annotated[
         tuple[Annotated[str, Meta(max_length=ADDRESS_MAX_CHARS)], ...], Meta(min_length=1, max_length=SEEDS_MAX)
     ]
-    signed_at_s: Annotated[int, Meta(ge=0)]
-    expires_at_s: Annotated[int, Meta(ge=0)]
+    signed_at_s: Annotated[int, Meta(ge=0, le=UNIX_S_MAX)]
+    expires_at_s: Annotated[int, Meta(ge=0, le=UNIX_S_MAX)]
 
 
 class _SeedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

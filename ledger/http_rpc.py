@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -36,11 +36,12 @@ from solders.transaction import VersionedTransaction
 from ..protocol.chain import ChainTime
 from ..protocol.errors import ChainRejected, ChainUnreachable, CyxError, LocalError
 from ..protocol.limits import CHAIN_REQUEST_TIMEOUT_S
-from ..protocol.units import base58
+from ..protocol.units import base58, parse_id
 from .addresses import CLOCK_SYSVAR
 from .rpc import AccountData, Blockhash, Simulation, TransactionFault, TransactionStatus
 from .send_policy import LEVELS, SendPolicy
 
+A = TypeVar("A")
 T = TypeVar("T")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _METHOD_NOT_FOUND, _PREFLIGHT_FAILURE = -32601, -32002
@@ -84,21 +85,21 @@ class HttpRpc:
 
     async def get_account(self, address: bytes) -> AccountData | None:
         """See Rpc."""
-        response = await self._ask(self._client.get_account_info(Pubkey.from_bytes(address)))
-        return _data(response.value)
+        asked = self._client.get_account_info(Pubkey.from_bytes(address))
+        return await self._ask(asked, lambda response: _data(response.value))
 
     async def get_accounts(self, addresses: Sequence[bytes]) -> list[AccountData | None]:
         """See Rpc."""
         keys = [Pubkey.from_bytes(address) for address in addresses]
-        response = await self._ask(self._client.get_multiple_accounts(keys))
-        return [_data(account) for account in response.value]
+        asked = self._client.get_multiple_accounts(keys)
+        return await self._ask(asked, lambda response: [_data(account) for account in response.value])
 
     async def get_program_accounts(self, program: bytes, *, tag: int, size: int) -> list[tuple[bytes, AccountData]]:
         """See Rpc."""
         filters: list[int | MemcmpOpts] = [size, MemcmpOpts(offset=0, bytes=base58(bytes([tag])))]
         key = Pubkey.from_bytes(program)
-        response = await self._ask(self._client.get_program_accounts(key, encoding="base64", filters=filters))
-        found = [(bytes(keyed.pubkey), _data(keyed.account)) for keyed in response.value]
+        asked = self._client.get_program_accounts(key, encoding="base64", filters=filters)
+        found = await self._ask(asked, lambda response: [(bytes(x.pubkey), _data(x.account)) for x in response.value])
         return [(address, data) for address, data in found if data is not None]
 
     async def time(self) -> ChainTime:
@@ -111,24 +112,28 @@ class HttpRpc:
 
     async def genesis_hash(self) -> bytes:
         """See Rpc."""
-        response = await self._ask(self._client.get_genesis_hash())
-        return bytes(response.value)
+        return self._hash(await self._call("getGenesisHash", [], str))
 
     async def rent(self, size: int) -> int:
         """See Rpc."""
-        response = await self._ask(self._client.get_minimum_balance_for_rent_exemption(size))
-        return int(response.value)
+        asked = self._client.get_minimum_balance_for_rent_exemption(size)
+        return await self._ask(asked, lambda response: int(response.value))
 
     async def latest_blockhash(self) -> Blockhash:
         """See Rpc."""
-        response = await self._ask(self._client.get_latest_blockhash(Confirmed))
-        return Blockhash(bytes(response.value.blockhash), response.context.slot)
+        answer = await self._call("getLatestBlockhash", [{"commitment": "confirmed"}], dict[str, Any])
+        context, value = answer.get("context"), answer.get("value")
+        slot = context.get("slot") if isinstance(context, dict) else None
+        if not isinstance(slot, int) or not isinstance(value, dict):
+            raise self._strange()
+        return Blockhash(self._hash(value.get("blockhash")), slot)
 
     async def blockhash_expired(self, blockhash: Blockhash) -> int | None:
         """See Rpc."""
         options = {"commitment": "confirmed", "minContextSlot": blockhash.slot}
         answer = await self._call("isBlockhashValid", [base58(blockhash.value), options], dict[str, Any])
-        slot = answer.get("context", {}).get("slot")
+        context = answer.get("context")
+        slot = context.get("slot") if isinstance(context, dict) else None
         if not isinstance(slot, int) or slot < blockhash.slot:
             raise ChainUnreachable(f"{self._name} is behind slot {blockhash.slot}")
         return None if answer.get("value") is True else slot
@@ -141,18 +146,18 @@ class HttpRpc:
     async def simulate(self, transaction: bytes) -> Simulation:
         """See Rpc."""
         parsed = VersionedTransaction.from_bytes(transaction)
-        response = await self._ask(self._client.simulate_transaction(parsed, commitment=Confirmed))
-        outcome = json.loads(response.value.to_json())
+        asked = self._client.simulate_transaction(parsed, commitment=Confirmed)
+        outcome = await self._ask(asked, lambda response: json.loads(response.value.to_json()))
         logs = tuple(str(line) for line in outcome.get("logs") or ())
         return Simulation(outcome.get("err"), int(outcome.get("unitsConsumed") or 0), logs)
 
     async def status(self, signature: str, *, since_slot: int = 0) -> TransactionStatus | None:
         """See Rpc."""
         name = Signature.from_string(signature)
-        response = await self._ask(self._client.get_signature_statuses([name], search_transaction_history=True))
-        if response.context.slot < since_slot:
+        asked = self._client.get_signature_statuses([name], search_transaction_history=True)
+        slot, found = await self._ask(asked, _status)
+        if slot < since_slot:
             raise ChainUnreachable(f"{self._name} is behind slot {since_slot}")
-        found = json.loads(response.value[0].to_json()) if response.value and response.value[0] else None
         if found is None:
             return None
         level = found.get("confirmationStatus")
@@ -161,13 +166,13 @@ class HttpRpc:
     async def prioritization_fees(self, addresses: Sequence[bytes]) -> list[int]:
         """See Rpc."""
         keys = [Pubkey.from_bytes(address) for address in addresses]
-        response = await self._ask(self._client.get_recent_prioritization_fees(keys))
-        return [fee.prioritization_fee for fee in response.value]
+        asked = self._client.get_recent_prioritization_fees(keys)
+        return await self._ask(asked, lambda response: [fee.prioritization_fee for fee in response.value])
 
     async def request_airdrop(self, address: bytes, lamports: int) -> str:
         """See FaucetRpc."""
-        response = await self._ask(self._client.request_airdrop(Pubkey.from_bytes(address), lamports))
-        return str(response.value)
+        asked = self._client.request_airdrop(Pubkey.from_bytes(address), lamports)
+        return await self._ask(asked, lambda response: str(response.value))
 
     async def request_tokens(self, address: bytes, micro_cyx: int) -> str:
         """See FaucetRpc."""
@@ -194,13 +199,13 @@ class HttpRpc:
 
     async def _call(self, method: str, params: list[Any], kind: type[T]) -> T:
         request = JsonRpcRequest(method=method, params=params)
-        result: T = await self._ask(self._client.send_rpc_request(request, kind))
-        return result
+        return await self._ask(self._client.send_rpc_request(request, kind), lambda result: result)
 
-    async def _ask(self, answer: Awaitable[T]) -> T:
+    async def _ask(self, answer: Awaitable[A], read: Callable[[A], T]) -> T:
+        """What `read` makes of an answer. solders reads some fields late, and panics over what it does not expect."""
         try:
             with trio.fail_after(CHAIN_REQUEST_TIMEOUT_S):
-                return await answer
+                return read(await answer)
         except trio.TooSlowError:
             text = f"no answer from {self._name} within {CHAIN_REQUEST_TIMEOUT_S:.0f} s"
             raise ChainUnreachable(text) from None
@@ -208,8 +213,23 @@ class HttpRpc:
             raise ChainUnreachable(f"{self._name} {_transport_failure(error)}") from error
         except (RPCException, SolanaJsonRpcError) as error:
             raise self._refusal(error) from error
-        except (RPCNoResultException, SerdeJSONError, ValueError) as error:
-            raise ChainUnreachable(f"{self._name} answered something else than Solana's JSON-RPC") from error
+        except (RPCNoResultException, SerdeJSONError, ValueError, AttributeError, TypeError, LookupError) as error:
+            # What solders makes of a strange answer may be of any type, and lack what it should have.
+            raise self._strange() from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # a BaseException, which nobody can import
+                raise
+            raise self._strange() from error
+
+    def _hash(self, text: object) -> bytes:
+        """32 bytes in base58."""
+        try:
+            return parse_id(str(text), field="hash")
+        except LocalError:
+            raise self._strange() from None
+
+    def _strange(self) -> ChainUnreachable:
+        return ChainUnreachable(f"{self._name} answered something else than Solana's JSON-RPC")
 
     def _refusal(self, error: RPCException | SolanaJsonRpcError) -> CyxError:
         """Read an error, which solana-py gives as its own or, where it knows the code, as one of solders' messages."""
@@ -225,6 +245,12 @@ class HttpRpc:
             logs = tuple(str(line) for line in data.get("logs") or ())
             return TransactionFault(data.get("err"), logs=logs)
         return ChainRejected(text)
+
+
+def _status(response: Any) -> tuple[int, dict[str, Any] | None]:
+    """(The slot that the server has seen, the status of the one signature that was asked for)."""
+    found = json.loads(response.value[0].to_json()) if response.value and response.value[0] else None
+    return response.context.slot, found
 
 
 def _data(account: Account | None) -> AccountData | None:

@@ -87,6 +87,8 @@ BIDS_MAX = 48
 JOBS_OPEN_MAX = 256
 PEERS_KNOWN_MAX = 4096
 PEERS_CONNECTED_MAX = 64
+PEERS_REMEMBERED_MAX = 512
+"""Peers, the connected ones included, whose keys, protocols and addresses libp2p keeps."""
 PEER_EXCHANGE_MAX = 32
 INBOUND_STREAMS_MAX = 128
 GOSSIP_QUEUE_MAX = 1024
@@ -178,6 +180,10 @@ PROTOCOL_MAX_CHARS = 128
 TOPIC_MAX_CHARS = 128
 GOSSIP_SEEN_MAX = 8192
 KEEPALIVE_INTERVAL_S = 10.0
+PULSE_INTERVAL_S = 4.0
+"""A peer that has said nothing for so long is asked whether it lives."""
+CONNECTION_SILENCE_MAX_S = 16.0
+"""Silence that ends a connection; with PULSE_INTERVAL_S together not longer than SUSPECT_AFTER_MS."""
 SHUTDOWN_TIMEOUT_S = 2.0
 GOSSIP_DEGREE = 6
 GOSSIP_DEGREE_LOW = 4
@@ -206,6 +212,8 @@ GOSSIP_CONTROL_IDS_MAX = 2_048
 GOSSIP_ANSWER_MAX_BYTES = 1024 * 1024
 """Of the messages that one control message may ask for."""
 GOSSIP_BACKOFF_MAX_S = 600
+GOSSIP_BACKOFFS_MAX = 256
+"""Peers of a topic, gone ones as well, that are remembered for not to be grafted yet."""
 CONNECTION_BACKLOG_BYTES = 256 * 1024
 """Of one connection: writers wait while more than this waits for the socket."""
 CONNECTION_READ_BYTES = 64 * 1024
@@ -428,6 +436,8 @@ SEED_RECORDS_MAX = 64
 DNS_TIMEOUT_S = 5.0
 SEED_FILE_MAX_BYTES = 64 * 1024
 SEED_LIST_DAYS_MAX = 366
+UNIX_S_MAX = 2**40
+"""The latest time that a seed list may name, in Unix seconds."""
 
 # transport: who may come in (p2p.admission, p2p.inbound)
 INBOUND_CONNECTIONS_MAX = 2 * PEERS_CONNECTED_MAX
