@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -10,7 +11,7 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
 
-from ..protocol.limits import TOPIC_MAX_CHARS
+from ..protocol.limits import GOSSIP_BACKOFFS_MAX, TOPIC_MAX_CHARS
 
 
 class QuietPubsub(Pubsub):
@@ -42,6 +43,17 @@ class FloodingRouter(GossipSub):
     Peers refuse to be grafted for seconds after a prune: a node that leaves a topic and comes back would meanwhile have
     an empty mesh, and what it publishes would reach nobody. What others publish is forwarded along the mesh alone.
     """
+
+    def _add_back_off(self, peer: ID, topic: str, is_unsubscribe: bool, backoff_duration: int = 0) -> None:
+        """Note until when a peer is not grafted; the library forgets that only when it looks at the peer again."""
+        super()._add_back_off(peer, topic, is_unsubscribe, backoff_duration)
+        waiting = self.back_off[topic]
+        if len(waiting) > GOSSIP_BACKOFFS_MAX:
+            now_s = int(time.time())
+            for over in [one for one, until_s in waiting.items() if until_s <= now_s]:
+                del waiting[over]
+            while len(waiting) > GOSSIP_BACKOFFS_MAX:
+                del waiting[next(iter(waiting))]
 
     def _get_peers_to_send(
         self, topic_ids: Iterable[str], msg_forwarder: ID, origin: ID, msg_id: bytes | None = None

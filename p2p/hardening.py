@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from ..protocol.errors import LocalError
-from . import hardening_gossip, hardening_streams
+from . import hardening_gossip, hardening_streams, pulse
 
 KNOWN_VERSION = "0.8.1"
 _log = structlog.get_logger()
@@ -75,6 +75,7 @@ CURES = (
     Cure("window_wait", "a reader that pauses for 5 s breaks the stream", hardening_streams.patient_writes),
     Cure("window_updates", "every read sends a window update", hardening_streams.fewer_updates),
     Cure("window_overrun", "a sender that ignores the window fills our memory", hardening_streams.enforce_window),
+    Cure("silent_peers", "a peer that vanished stays connected for ever", pulse.notice_silence),
     Cure("close_sockets", "sockets stay open after the host has ended", hardening_streams.close_sockets),
     Cure("dial_wait", "every dial waits 250 ms", hardening_streams.no_dial_wait),
     Cure("exclusive_port", "two processes may listen on one port", hardening_streams.exclusive_port),

@@ -26,7 +26,6 @@ from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
-from libp2p.peer.peerstore import PeerStore
 from libp2p.rcmgr import ResourceLimits, ResourceManager
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
@@ -42,6 +41,7 @@ from ..protocol.limits import DIAL_TIMEOUT_S, INBOUND_STREAMS_MAX, PEERS_CONNECT
 from ..protocol.units import NodeId
 from .fast_gossip.connection import FastMuxer
 from .peer_id import node_of_bytes, peer_id_bytes
+from .peer_table import PeerTable
 
 _CONNECTIONS_MAX = 2 * PEERS_CONNECTED_MAX
 """Two peers that dial each other at once keep two connections for a while."""
@@ -62,11 +62,9 @@ def build_host(key: KeyPair, announce: Sequence[str], *, fast: bool = False) -> 
     upgrader = TransportUpgrader({NOISE_ID: noise}, {TProtocol(YAMUX_ID): Yamux})
     if fast:
         upgrader.muxer_multistream = FastMuxer({TProtocol(YAMUX_ID): Yamux})
-    known = PeerStore()
-    known.add_key_pair(peer, pair)
     network = Swarm(
         peer,
-        known,
+        PeerTable(peer, pair),
         upgrader,
         transports=[TCP()],
         retry_config=RetryConfig(max_retries=0),
@@ -74,6 +72,8 @@ def build_host(key: KeyPair, announce: Sequence[str], *, fast: bool = False) -> 
         transport_manager=TransportManager(),
     )
     network.set_resource_manager(resources)
+    network.auto_connector.maybe_connect = _dial_nobody  # type: ignore[method-assign]
+    network.auto_connector.record_disconnect = _remember_nobody  # type: ignore[method-assign]
     host = BasicHost(
         network,
         resource_manager=resources,
@@ -81,6 +81,20 @@ def build_host(key: KeyPair, announce: Sequence[str], *, fast: bool = False) -> 
         disable_identify_address_discovery=True,
     )
     return host, network
+
+
+def forget_strangers(network: Swarm) -> None:
+    """Keep the library's table of peers within its bound."""
+    assert isinstance(network.peerstore, PeerTable)
+    network.peerstore.make_room(network.connections)
+
+
+async def _dial_nobody() -> None:
+    """The library would dial whoever it has heard of until half of `high_watermark` connections stand."""
+
+
+def _remember_nobody(peer_id: ID) -> None:
+    """The library would note who has gone, so as not to dial it at once, for ever."""
 
 
 def refuse_peers(network: Swarm, refused: Callable[[NodeId], bool]) -> None:

@@ -36,7 +36,7 @@ from .dialling import bounded
 from .fast_gossip import internals
 from .figures import TransportFigures, counted
 from .gossip import Gossip
-from .host import build_host, libp2p_id, listen_address, node_of, reachable_addresses, refuse_peers
+from .host import build_host, forget_strangers, libp2p_id, listen_address, node_of, reachable_addresses, refuse_peers
 from .inbound import Inbound
 from .open_streams import OpenStreams
 from .reach_figures import ReachReport
@@ -266,12 +266,13 @@ class Libp2pTransport:
             self._nursery.start_soon(self._hang_up, node)
 
     async def _show_out(self) -> None:
-        """Hang up on banned peers that came in again."""
+        """Hang up on banned peers that came in again, and forget peers of long ago."""
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(KEEPALIVE_INTERVAL_S)
                 for node in self.connected() & self._bans.nodes:
                     nursery.start_soon(self._hang_up, node)
+                forget_strangers(self._network)
 
     async def _heed_deny_list(self) -> None:
         """Cut the connections with whoever was put on the deny list; who is on it already gets none."""

@@ -86,6 +86,7 @@ class PresenceService:
     own_heartbeat: bytes = b""
     _record_at_ms: int = 0
     _overslept: bool = False
+    _sequence: int = 0
     _nap: trio.CancelScope = field(default_factory=trio.CancelScope)
     cell: Cell | None = None
     """Where we listen and speak; None for a mere observer."""
@@ -239,9 +240,15 @@ class PresenceService:
     def _make_record(self) -> Capability:
         assert self.offer is not None
         now_ms = self.wire.clock.unix_ms()
-        record = self.offer(now_ms, now_ms)
+        record = self.offer(self._next_sequence(now_ms), now_ms)
         self.own_record, self._record_at_ms = self.wire.seal(record), self.wire.clock.monotonic_ms()
         return record
+
+    def _next_sequence(self, now_ms: int) -> int:
+        """The time, so that it rises over a restart as well; more than the last one when the clock was put back, since
+        peers take what does not rise for a replay."""
+        self._sequence = max(self._sequence + 1, now_ms)
+        return self._sequence
 
     def fresh_record(self) -> bytes:
         """Our capability record, made anew when it is old; empty when we offer nothing."""
@@ -279,7 +286,7 @@ class PresenceService:
         self.split.review()
         load, now_ms = self.load(), self.wire.clock.unix_ms()
         heartbeat = Heartbeat(
-            sequence=now_ms,
+            sequence=self._next_sequence(now_ms),
             sent_at_ms=now_ms,
             status=load.status,
             queue_length=load.queue_length,

@@ -5,6 +5,7 @@ Over anything else, a `FastYamux` is the library's Yamux and nothing more.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import trio
@@ -70,6 +71,11 @@ class FastYamux(yamux.Yamux):
         self._writer = FrameWriter(noise.encrypt, self._socket, self._nursery.start_soon)
         self.reader = FrameReader(self, session, self._socket, noise.decrypt)
         self.secured_conn = self.reader  # type: ignore[assignment]
+
+    @property
+    def moved_at_s(self) -> float:
+        """When the socket last took some of what had to wait for it."""
+        return -math.inf if self._writer is None else self._writer.moved_at_s
 
     async def _write_frame(self, data: bytes) -> None:
         if self._writer is None:

@@ -45,7 +45,13 @@ class FrameReader:
         self._body = 0
         self._foreign = False
         self._deadline = math.inf
+        self._heard_at_s = -math.inf
         self._sinks: dict[int, Sink] = {}
+
+    @property
+    def heard_at_s(self) -> float:
+        """When the peer last said something, or took more of a backlog."""
+        return max(self._heard_at_s, self._connection.moved_at_s)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -161,6 +167,7 @@ class FrameReader:
             await self._let_read(0)
             unfinished = len(self._cipher) + len(self._plain) + self._body
             raise IncompleteReadError("the peer has closed the connection", HEADER.size, unfinished)
+        self._heard_at_s = trio.current_time()
         cipher, at = self._cipher, 0
         cipher += received
         while len(cipher) - at > 2:

@@ -7,6 +7,7 @@ few packets as possible. A socket that takes nothing for CONNECTION_WRITE_TIMEOU
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,8 @@ class FrameWriter:
         self._frames: deque[bytes] = deque()
         self._frame_bytes = 0
         self._flushing = self._broken = False
+        self.moved_at_s = -math.inf
+        """When the socket last took some of what had to wait for it."""
         self._progress = trio.Event()
 
     @property
@@ -89,6 +92,7 @@ class FrameWriter:
                 with trio.fail_after(CONNECTION_WRITE_TIMEOUT_S):
                     await trio.lowlevel.wait_writable(self._socket.fileno())
                 self._unsent = self._send(self._unsent)
+                self.moved_at_s = trio.current_time()
                 self._wake()
             self._flushing = False
         except trio.TooSlowError:

@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from cyxnode.p2p import hardening
+from cyxnode.p2p import hardening, pulse
 from cyxnode.p2p.host import libp2p_id
 from cyxnode.p2p.transport import Libp2pTransport
 from cyxnode.protocol.errors import LocalError
@@ -84,6 +84,24 @@ async def handler_raises(victim: Any, stranger: Any) -> None:
     with suppress(Exception):  # it may be reset before it is written to
         await (await raw_stream(stranger, victim, "/broken")).write(b"x")
     await trio.sleep(0.3)
+    await still_serves(victim, stranger)
+
+
+@scenario("silent_peers")
+async def peer_falls_silent(victim: Any, stranger: Any) -> None:
+    pulse.PULSE_INTERVAL_S, pulse.CONNECTION_SILENCE_MAX_S = 0.2, 1.0
+
+    async def say_nothing(_frame: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    await stranger.disconnect(victim.node_id)
+    await until(lambda: not victim.connected())
+    await stranger.connect(victim.addresses()[0])
+    await still_serves(victim, stranger)
+    mute = link(stranger, victim)
+    mute._write_frame, mute.send_data_now, mute.send_now = say_nothing, lambda *_: True, lambda _frame: None
+    await until(lambda: stranger.node_id not in victim.connected())
+    await until(lambda: victim.node_id not in stranger.connected())
     await still_serves(victim, stranger)
 
 

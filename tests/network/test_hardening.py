@@ -23,6 +23,7 @@ from cyxnode.protocol.units import NodeId
 pytestmark = pytest.mark.slow
 SCENARIOS = Path(__file__).with_name("hardening_scenarios.py")
 CASES = {
+    "peer_falls_silent": "silent_peers",
     "handler_raises": "stream_errors",
     "malformed_rpc": "rpc_errors",
     "malformed_key": "message_errors",
@@ -122,6 +123,23 @@ async def test_only_noise_and_yamux_are_negotiated_and_gossip_beats_every_second
     assert list(upgrader.muxer_multistream.transports) == ["/yamux/1.0.0"]
     assert transport._gossip._router.heartbeat_interval == 1
     assert transport._gossip._router.protocols == ["/meshsub/1.1.0"]
+
+
+async def test_nobody_is_dialled_but_by_us() -> None:
+    """The library would dial whoever its peers have named, as soon as a connection ends."""
+    from multiaddr import Multiaddr
+
+    from cyxnode.p2p.host import libp2p_id
+    from cyxnode.p2p.transport import Libp2pTransport
+
+    one, friend, stranger = (Libp2pTransport(KeyPair(bytes([number]) * 32)) for number in (1, 2, 3))
+    async with one.run(), friend.run(), stranger.run():
+        where = Multiaddr(stranger.addresses()[0].rpartition("/p2p/")[0])
+        one._host.get_peerstore().add_addrs(libp2p_id(stranger.node_id), [where], 600)
+        await one.connect(friend.addresses()[0])
+        await one.disconnect(friend.node_id)
+        await trio.sleep(0.5)
+        assert one.connected() == stranger.connected() == frozenset()
 
 
 async def test_garbage_on_the_port_does_no_harm() -> None:
