@@ -11,7 +11,7 @@ Pure: `now_s` is the caller's clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..protocol.bundle import weight
 from ..protocol.limits import (
@@ -20,46 +20,20 @@ from ..protocol.limits import (
     GOSSIP_PER_AUTHOR_ELSEWHERE,
     GOSSIP_PER_FORWARDER,
     GOSSIP_RECORD_BYTES,
-    PEERS_KNOWN_MAX,
 )
 from ..protocol.ports import GossipMessage, GossipVerdict
 from ..protocol.units import NodeId
+from .buckets import Buckets
 
 TOPICS_REMEMBERED = 64
-Rate = tuple[float, int]
-"""Records a second, and how many may come at once."""
-
-
-@dataclass(slots=True)
-class Buckets:
-    """Tokens by peer; the oldest entries go, and whoever is forgotten begins with a full bucket."""
-
-    rate: Rate
-    _tokens: dict[NodeId, tuple[float, float]] = field(default_factory=dict)
-
-    def left(self, peer: NodeId, now_s: float) -> float:
-        """Tokens of a peer."""
-        per_s, burst = self.rate
-        known = self._tokens.get(peer)
-        return burst if known is None else min(burst, known[0] + (now_s - known[1]) * per_s)
-
-    def take(self, peer: NodeId, now_s: float, count: int = 1) -> bool:
-        """Use tokens up; False when there are too few."""
-        left = self.left(peer, now_s)
-        if left < count:
-            return False
-        self._tokens[peer] = (left - count, now_s)
-        if len(self._tokens) > PEERS_KNOWN_MAX:
-            del self._tokens[next(iter(self._tokens))]
-        return True
 
 
 @dataclass(slots=True)
 class _Authors:
     """Of one kind of topic."""
 
-    accepted: Buckets
-    own: Buckets
+    accepted: Buckets[NodeId]
+    own: Buckets[NodeId]
     """What authors hand us themselves."""
 
 
@@ -67,7 +41,7 @@ class GossipRates:
     """The buckets of one node."""
 
     def __init__(self) -> None:
-        self._forwarders = Buckets(GOSSIP_PER_FORWARDER)
+        self._forwarders = Buckets[NodeId](GOSSIP_PER_FORWARDER)
         self._authors: dict[str, _Authors] = {}
         self._by_topic: dict[str, _Authors] = {}
 

@@ -7,23 +7,37 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+import structlog
+import trio
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
 
-from ..protocol.limits import GOSSIP_BACKOFFS_MAX, TOPIC_MAX_CHARS
+from ..protocol.limits import GOSSIP_BACKOFFS_MAX, GOSSIP_JOINS_PER_PEER, TOPIC_MAX_CHARS
+from .buckets import Buckets
+
+_log = structlog.get_logger()
 
 
 class QuietPubsub(Pubsub):
     """The library's pubsub, whose own delivery queue is not used, and which remembers no endless topic names."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._joins = Buckets[ID](GOSSIP_JOINS_PER_PEER)
+
     def notify_subscriptions(self, publish_message: Any) -> None:
         """Delivered already, by the validator."""
 
     def handle_subscription(self, origin_id: ID, sub_message: Any) -> None:
-        """Take note of what a peer has joined or left; a name that cannot be a topic of ours is passed over."""
-        if len(sub_message.topicid) <= TOPIC_MAX_CHARS:
-            super().handle_subscription(origin_id, sub_message)
+        """Take note of what a peer has joined or left. A name that cannot be a topic of ours is passed over, and so is
+        one join too many: whoever joins is sent what was said last."""
+        if len(sub_message.topicid) > TOPIC_MAX_CHARS:
+            return
+        if sub_message.subscribe and not self._joins.take(origin_id, trio.current_time()):
+            _log.info("gossip_joins_too_many", peer=str(origin_id))
+            return
+        super().handle_subscription(origin_id, sub_message)
 
     async def _teardown_if_connected(self, peer_id: ID) -> None:
         """Forget a banned peer; the library trips over one that leaves in the same moment."""

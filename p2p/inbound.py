@@ -23,7 +23,7 @@ from ..protocol.limits import (
 from ..protocol.ports import RequestHandler, Stream, StreamHandler
 from ..protocol.units import NodeId, base58
 from . import requests
-from .gossip_rates import Buckets
+from .buckets import Buckets
 
 _log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class Inbound:
     def __init__(self) -> None:
         self._handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self._open: Counter[NodeId] = Counter()
-        self._rates: dict[str, Buckets] = {}
+        self._rates: dict[str, Buckets[NodeId]] = {}
         self.served: Counter[str] = Counter()
         """Streams that were given to a handler, by protocol."""
         self.refused: Counter[str] = Counter()

@@ -23,6 +23,8 @@ from ..protocol.ports import GossipMessage, GossipValidator, GossipVerdict, Requ
 from ..protocol.units import NodeId, base58
 from . import requests
 from .addresses import AddressBook, PeerAddress, parse_address
+from .bans import Bans
+from .doors import Doors
 from .inbound import Inbound
 from .memory_network import Link, MemoryNetwork, constant_latency
 from .subscriptions import HEARD, Misbehaviour, Subscriptions, check_message
@@ -52,6 +54,7 @@ class MemoryTransport:
         self.address: PeerAddress = network.address_of(node_id)
         self._book, self._inbound = AddressBook(), Inbound()
         self._subscriptions, self._misbehaviour = Subscriptions(), Misbehaviour()
+        self._doors, self._bans = Doors(), Bans(now_ms=lambda: round(1000 * trio.current_time()))
         self._links: dict[NodeId, Link] = {}
         self._picks: dict[str, frozenset[NodeId]] = {}
         self._meshes: dict[str, _Ears] = {}
@@ -193,8 +196,12 @@ class MemoryTransport:
         return self._links.get(node)
 
     def accepts(self, node: NodeId) -> bool:
-        """Whether one more connection, to `node`, is welcome."""
-        return node not in self._misbehaviour.banned and len(self._links) < 2 * PEERS_CONNECTED_MAX
+        """Whether one more connection, to `node`, is welcome, whoever dials."""
+        return node not in self._bans and len(self._links) < 2 * PEERS_CONNECTED_MAX
+
+    def lets_in(self, host: str) -> bool:
+        """Whether one more connection may come from a host; it leaves when the connection ends."""
+        return not self._doors.enter(host, trio.current_time())
 
     def remember_link(self, node: NodeId, link: Link) -> None:
         """A connection to `node` stands."""
@@ -206,6 +213,8 @@ class MemoryTransport:
         """The connection to `node` has ended."""
         if self._links.get(node) is link:
             del self._links[node]
+            if link.dialled_by != self._node_id:
+                self._doors.leave(link.other(self._node_id).address.host)
             if self._subscriptions and link.other(self._node_id)._subscriptions:
                 self._forget_meshes()
 
@@ -214,7 +223,7 @@ class MemoryTransport:
             raise LocalError("that is this node itself", field="node", fix="ask another one")
         if self._handlers is None:
             raise LocalError("the transport is not running", field="transport", fix="enter run() first")
-        if node in self._misbehaviour.banned:
+        if node in self._bans:
             raise PeerUnreachable(f"{base58(node)} is banned here")
 
     # gossip ---------------------------------------------------------------------------------------------------------
@@ -282,6 +291,7 @@ class MemoryTransport:
                 self._subscriptions.deliver(message)
             self._spread(flood, self._mesh(flood.topic))
         elif verdict is GossipVerdict.REJECT and self._misbehaviour.count(forwarder):
+            self._bans.add(forwarder)
             link.cut()
 
 

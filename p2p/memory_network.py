@@ -49,7 +49,7 @@ class Link:
         self._network = network
         self.ends = {first.node_id: first, second.node_id: second}
         self._far = {first.node_id: second, second.node_id: first}
-        self.alive = True
+        self.dialled_by, self.alive = first.node_id, True
         self._streams: list[MemoryStream] = []
         self._last_arrival = dict.fromkeys(self.ends, 0.0)
 
@@ -195,6 +195,8 @@ class MemoryNetwork:
     def _connect(self, near: MemoryTransport, far: MemoryTransport) -> Link:
         if not (near.accepts(far.node_id) and far.accepts(near.node_id)):
             raise PeerUnreachable(f"{base58(far.node_id)} takes no more connections")
+        if not far.lets_in(near.address.host):
+            raise PeerUnreachable(f"{base58(far.node_id)} lets nobody in now")
         link = Link(self, near, far)
         near.remember_link(far.node_id, link)
         far.remember_link(near.node_id, link)

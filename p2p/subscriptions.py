@@ -20,7 +20,6 @@ from ..protocol.limits import (
     GOSSIP_MESSAGE_MAX_BYTES,
     GOSSIP_QUEUE_MAX,
     GOSSIP_REJECTS_MAX,
-    PEERS_BANNED_MAX,
     PEERS_KNOWN_MAX,
     TOPIC_MAX_CHARS,
 )
@@ -64,23 +63,19 @@ class _Messages:
 
 @dataclass(slots=True)
 class Misbehaviour:
-    """Rejected messages per forwarder, and who is banned for them. Both are bounded; the oldest entries go."""
+    """Rejected messages per forwarder; the oldest entries go."""
 
     rejects: OrderedDict[NodeId, int] = field(default_factory=OrderedDict)
-    banned: OrderedDict[NodeId, None] = field(default_factory=OrderedDict)
 
     def count(self, peer: NodeId) -> bool:
-        """Count one rejected message; True when this one bans the peer."""
+        """Count one rejected message; True when this one bans the peer, whose count then begins anew."""
         self.rejects[peer] = self.rejects.get(peer, 0) + 1
         self.rejects.move_to_end(peer)
         while len(self.rejects) > PEERS_KNOWN_MAX:
             self.rejects.popitem(last=False)
-        if self.rejects[peer] < GOSSIP_REJECTS_MAX or peer in self.banned:
+        if self.rejects[peer] < GOSSIP_REJECTS_MAX:
             return False
-        self.banned[peer] = None
-        while len(self.banned) > PEERS_BANNED_MAX:
-            self.banned.popitem(last=False)
-        _log.warning("peer_banned", peer=base58(peer), rejected=self.rejects[peer])
+        _log.warning("peer_banned", peer=base58(peer), rejected=self.rejects.pop(peer))
         return True
 
 

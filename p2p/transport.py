@@ -166,8 +166,8 @@ class Libp2pTransport:
         return TransportFigures(
             connected=len(self.connected()),
             addresses_known=len(self._dialler.book),
-            inbound_open=self._admission.open,
-            inbound_refused=dict(self._admission.refused),
+            inbound_open=self._admission.doors.open,
+            inbound_refused=dict(self._admission.doors.refused),
             streams_open=self._inbound.open,
             streams_served=dict(self._inbound.served),
             streams_refused=dict(self._inbound.refused),
@@ -178,7 +178,7 @@ class Libp2pTransport:
 
     async def drain(self) -> None:
         """Let nobody in any more, and finish what is being served, within DRAIN_TIMEOUT_S. Connections stay open."""
-        self._admission.draining = True
+        self._admission.doors.draining = True
         with trio.move_on_after(DRAIN_TIMEOUT_S):
             while self._inbound.open:  # noqa: ASYNC110 -- it ends once in a process, within seconds
                 await trio.sleep(0.02)
@@ -186,7 +186,7 @@ class Libp2pTransport:
     @property
     def draining(self) -> bool:
         """Whether `drain` was called."""
-        return self._admission.draining
+        return self._admission.doors.draining
 
     async def disconnect(self, node: NodeId) -> None:
         """Close all connections to `node`; streams to it break. A relay through which others reach us is kept."""
@@ -260,8 +260,6 @@ class Libp2pTransport:
         The library's own blacklist is not used: it has no end, and takes the network down when the peer leaves first.
         """
         self._bans.add(node)
-        self._gossip.misbehaviour.banned.pop(node, None)
-        self._gossip.misbehaviour.rejects.pop(node, None)
         if self._nursery is not None:
             self._nursery.start_soon(self._hang_up, node)
 

@@ -20,6 +20,8 @@ RESPONSE_MAX_BYTES = 4 * 1024 * 1024
 FRAME_MAX_BYTES = 256 * 1024
 BLOB_CHUNK_BYTES = 128 * 1024
 BLOB_MAX_BYTES = 4 * 1024**3
+BLOB_FRAME_TIMEOUT_S = 20.0
+"""A peer that takes no chunk of a blob for so long loses the stream."""
 STATE_MAX_BYTES = 512 * 1024**2
 GRAPH_MAX_BYTES = 256 * 1024
 SPEC_MAX_BYTES = 512 * 1024
@@ -204,6 +206,8 @@ GOSSIP_SEEN_S = 120.0
 GOSSIP_CACHE_MAX_BYTES = 16 * 1024 * 1024
 """Recent messages kept for peers that ask for what they missed."""
 GOSSIP_STREAMS_PER_PEER_MAX = 4
+GOSSIP_JOINS_PER_PEER = (5.0, 256)
+"""Topics that one peer may join, a second and at once: each time it is sent the topic's recent messages."""
 GOSSIP_CONTROL_QUEUE_MAX = 64
 """Control messages of one peer that wait to be handled."""
 GOSSIP_CONTROL_ENTRIES_MAX = 64

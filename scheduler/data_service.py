@@ -17,6 +17,8 @@ from ..protocol.limits import (
     BLOB_CHUNK_BYTES,
     FETCH_RETRY_S,
     FETCH_TRIES_MAX,
+    BLOB_FRAME_TIMEOUT_S,
+    REQUEST_TIMEOUT_S,
     STATE_MAX_BYTES,
     STREAM_IDLE_TIMEOUT_S,
 )
@@ -41,14 +43,22 @@ class DataService:
         self.wire.transport.serve_stream(BLOB, self._serve)
 
     async def _serve(self, stream: Stream) -> None:
-        frame = await stream.receive()
+        frame: bytes | None = None
+        with trio.move_on_after(REQUEST_TIMEOUT_S):
+            frame = await stream.receive()
         asked = codec.decode(frame or b"", BlobRequest, max_bytes=1024)
         data = self._find(asked, stream.peer)
-        await stream.send(codec.encode(BlobHeader(size=ABSENT if data is None else len(data))))
+        await self._send(stream, codec.encode(BlobHeader(size=ABSENT if data is None else len(data))))
         view = memoryview(data or b"")
         for start in range(0, len(view), BLOB_CHUNK_BYTES):
-            await stream.send(bytes(view[start : start + BLOB_CHUNK_BYTES]))
+            await self._send(stream, bytes(view[start : start + BLOB_CHUNK_BYTES]))
         await stream.close()
+
+    async def _send(self, stream: Stream, frame: bytes) -> None:
+        """One frame, to a peer that takes it in time: whoever dawdles holds a place that others need."""
+        with trio.move_on_after(BLOB_FRAME_TIMEOUT_S):
+            return await stream.send(frame)
+        raise PeerUnreachable(f"the peer took no frame of a blob within {BLOB_FRAME_TIMEOUT_S:.0f} s")
 
     def _find(self, asked: BlobRequest, peer: NodeId) -> bytes | None:
         if asked.cid:

@@ -10,7 +10,7 @@ import trio
 
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import Refusal
-from ..protocol.limits import FRAME_MAX_BYTES
+from ..protocol.limits import FRAME_MAX_BYTES, REQUEST_TIMEOUT_S
 from ..protocol.messages import (
     AwardCertificate,
     Capability,
@@ -137,7 +137,11 @@ class RequesterService:
         await self._of(signed.message.job).on_outcome(signed)
 
     async def _on_progress(self, stream: Stream) -> None:
-        frame = await stream.receive()
-        if frame is not None:
+        frame: bytes | None = None
+        with trio.move_on_after(REQUEST_TIMEOUT_S):
+            frame = await stream.receive()
+        if frame is None:
+            await stream.reset()
+        else:
             first = open_as(frame, self.wire.genesis, Progress, max_bytes=FRAME_MAX_BYTES)
             await self._of(first.message.job).on_progress(stream, first)

@@ -204,5 +204,5 @@ def queues(peer: Peer) -> dict[str, tuple[int, int]]:
         "inbound streams of one peer": (max(streams.values(), default=0), STREAMS_PER_PEER_MAX),
         "members": (len(presence.members), PEERS_KNOWN_MAX),
         "connections": (len(transport.connected()), 2 * PEERS_CONNECTED_MAX),
-        "banned peers": (len(transport._misbehaviour.banned), PEERS_BANNED_MAX),
+        "banned peers": (len(transport._bans.nodes), PEERS_BANNED_MAX),
     }

@@ -38,10 +38,12 @@ START_S = 1_800_000_000
 
 
 class VirtualClock:
-    """Wall time that moves with trio's clock."""
+    """Wall time that moves with trio's clock, `ahead_ms` of the right one."""
+
+    ahead_ms = 0
 
     def unix_ms(self) -> int:
-        return START_S * 1000 + self.monotonic_ms()
+        return START_S * 1000 + self.monotonic_ms() + self.ahead_ms
 
     def monotonic_ms(self) -> int:
         return round(trio.current_time() * 1000)

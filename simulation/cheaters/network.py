@@ -66,7 +66,7 @@ class Spammer(Meddler):
             lost = self._lost()
             await self._burst()
             await trio.sleep(SETTLING_S)
-            banned = any(self.me in plain_transport(peer)._misbehaviour.banned for peer in self.honest())
+            banned = any(self.me in plain_transport(peer)._bans for peer in self.honest())
             self.fates[key] = Fate.PAID if self._lost() > lost else Fate.CAUGHT if banned else Fate.NEITHER
 
     def _lost(self) -> int:

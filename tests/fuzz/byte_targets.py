@@ -100,7 +100,7 @@ def seeds(data: bytes) -> None:
 
 
 def dns(data: bytes) -> None:
-    """Lines are the TXT records of every name there is: the search ends, within its bounds, in addresses or an error."""
+    """Lines are the TXT records of every name there is: the search ends, within bounds, in addresses or an error."""
     records, asked = data.decode(errors="replace").split("\n"), list[str]()
 
     def resolver(host: str) -> Iterable[str]:

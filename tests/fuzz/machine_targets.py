@@ -142,8 +142,8 @@ def _gossip() -> Any:
 
 
 def gossip(data: bytes) -> None:
-    """A gossip stream: RPCs are cut, parsed, judged and their control messages cut down, without an error but those that
-    end the stream. After an odd first byte signatures count as right, so that what lies behind them is reached too."""
+    """A gossip stream: RPCs are cut, parsed, judged and their control messages cut down, without an error but those
+    that end the stream. After an odd first byte signatures count as right: what lies behind them is reached, too."""
     odd, size = (data[0] % 2 == 1, 1 + data[0] // 2) if data else (False, 1)
     pubsub = _gossip()
     stream = RpcStream(RPC_MAX_BYTES)

@@ -1,6 +1,6 @@
 """The decoders of strangers' bytes, the laws they obey, and inputs to begin with.
 
-A target is a function of bytes that raises when a law is broken: it ends in a value or in the documented error, it takes
+A target is a function of bytes that raises when a law is broken: it ends in a value or in the documented error, takes
 time and memory in proportion to its input, what it accepts is what the accepted value encodes to (where an encoding is
 canonical: messages, envelopes, frames; not JSON, nor the protobuf of gossip). `test_corpus.py` runs all of them over
 the committed inputs, `atheris_run.py` looks for new ones.
@@ -97,7 +97,8 @@ def _rpc_answers() -> Iterable[bytes]:
     blockhash = {"blockhash": "1" * 32, "lastValidBlockHeight": 9}
     status = {"slot": 7, "confirmations": None, "err": None, "status": {"Ok": None}, "confirmationStatus": "finalized"}
     values: tuple[object, ...] = (
-        about | {"value": account}, about | {"value": [account, None]}, keyed, about | {"value": account}, "1" * 32, 890_880,
+        about | {"value": account}, about | {"value": [account, None]}, keyed, about | {"value": account},
+        "1" * 32, 890_880,
         about | {"value": blockhash}, about | {"value": True}, "1" * 64, about | {"value": [status]},
         [{"slot": 7, "prioritizationFee": 3}], [{"signature": "1" * 64, "slot": 7, "err": None, "blockTime": 1}],
         {"slot": 7, "transaction": ["AA==", "base64"], "meta": {"err": None, "fee": 5}},

@@ -19,6 +19,7 @@ from cyxnode.protocol.limits import (
     CONNECTION_BACKLOG_BYTES,
     GOSSIP_CACHE_MAX_BYTES,
     GOSSIP_ENVELOPE_MAX_BYTES,
+    GOSSIP_JOINS_PER_PEER,
     GOSSIP_MESSAGE_MAX_BYTES,
     GOSSIP_OUTBOUND_MAX_BYTES,
     GOSSIP_SEEN_IDS_MAX,
@@ -223,6 +224,30 @@ async def test_a_flood_of_control_messages_leaves_no_trace() -> None:
         ) <= {TOPIC}
         assert sum(peer in peers for peers in victim.pubsub.peer_topics.values()) <= 101
         assert max(map(len, victim.pubsub.peer_topics)) <= TOPIC_MAX_CHARS
+        await still_serves(victim, friend)
+
+
+async def test_joining_again_and_again_is_not_answered_each_time() -> None:
+    async with village() as place:
+        victim, friend, stranger = await three(place)
+        replays, replay = [], victim.pubsub._replay_recent_messages
+
+        async def counted(peer: object, topic: str) -> None:
+            replays.append(peer)
+            await replay(peer, topic)
+
+        victim.pubsub._replay_recent_messages = counted
+        rpc = rpc_pb2.RPC()
+        for _ in range(100):
+            rpc.subscriptions.add(subscribe=False, topicid=TOPIC)
+            rpc.subscriptions.add(subscribe=True, topicid=TOPIC)
+        stream = await gossip_stream(stranger, victim)
+        for _ in range(20):
+            await stream.write(frame(rpc))
+        await stream.write(publishing(signed(AUTHOR, b"the last", 1)))
+        await until(lambda: b"the last" in victim.data, 20)
+        per_s, burst = GOSSIP_JOINS_PER_PEER
+        assert burst // 2 < replays.count(libp2p_id(stranger.node.node_id)) <= burst + 20 * per_s
         await still_serves(victim, friend)
 
 

@@ -14,8 +14,8 @@ from cyxnode.protocol.limits import BAN_FIRST_MS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from cyxnode.p2p import admission, bans, inbound
-    from cyxnode.p2p.admission import host_of, is_own_machine
+    from cyxnode.p2p import bans, doors, inbound
+    from cyxnode.p2p.doors import host_of, is_own_machine
     from cyxnode.p2p.transport import Libp2pTransport
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,7 @@ async def echo(_peer: bytes, payload: bytes) -> bytes:
 @pytest.fixture
 def bounded_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Loopback counts as any other host."""
-    monkeypatch.setattr(admission, "is_own_machine", lambda host: False)
+    monkeypatch.setattr(doors, "is_own_machine", lambda host: False)
     yield
 
 
@@ -51,7 +51,7 @@ async def until(condition: object, within_s: float = 5) -> None:
 
 
 async def test_a_place_comes_free_when_its_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "INBOUND_CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(doors, "INBOUND_CONNECTIONS_MAX", 2)
     async with Libp2pTransport(SERVER).run() as server:
         for number in range(2, 8):
             async with client(number).run() as one:
@@ -71,7 +71,7 @@ async def test_the_library_alone_never_frees_a_place() -> None:
 
 
 async def test_all_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "INBOUND_CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(doors, "INBOUND_CONNECTIONS_MAX", 1)
     async with Libp2pTransport(SERVER).run() as server, client(2).run() as first:
         await first.connect(server.addresses()[0])
         await refuses(server, 3)
@@ -79,7 +79,7 @@ async def test_all_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_a_host_is_bounded(bounded_host: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "CONNECTIONS_PER_HOST_MAX", 1)
+    monkeypatch.setattr(doors, "CONNECTIONS_PER_HOST_MAX", 1)
     async with Libp2pTransport(SERVER).run() as server:
         async with client(2).run() as first:
             await first.connect(server.addresses()[0])
@@ -91,7 +91,7 @@ async def test_a_host_is_bounded(bounded_host: None, monkeypatch: pytest.MonkeyP
 
 
 async def test_a_host_may_not_knock_all_the_time(bounded_host: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "CONNECTIONS_PER_HOST", (0.001, 2))
+    monkeypatch.setattr(doors, "CONNECTIONS_PER_HOST", (0.001, 2))
     async with Libp2pTransport(SERVER).run() as server:
         for number in (2, 3):
             async with client(number).run() as one:

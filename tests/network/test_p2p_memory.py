@@ -12,9 +12,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from cyxnode.p2p import doors
 from cyxnode.p2p.memory import MemoryNetwork, MemoryTransport, constant_latency
 from cyxnode.protocol.errors import LocalError, PeerUnreachable
 from cyxnode.protocol.identity import KeyPair
+from cyxnode.protocol.limits import BAN_FIRST_MS, GOSSIP_REJECTS_MAX
 from cyxnode.protocol.ports import GossipMessage, GossipVerdict, Stream
 from cyxnode.protocol.units import NodeId
 
@@ -219,3 +221,49 @@ def test_the_in_memory_transport_does_not_load_libp2p() -> None:
 
     code = "import sys, cyxnode.p2p.memory, cyxnode.p2p.blob_store; sys.exit('libp2p' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_a_node_lets_in_so_many_and_a_host_may_not_knock_all_the_time(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "INBOUND_CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(doors, "CONNECTIONS_PER_HOST", (1.0, 3))
+    async with MemoryNetwork(random.Random(1)).run() as network, AsyncExitStack() as stack:
+        near, second, third, far = nodes_of(network, 4)
+        for node in (near, second, third, far):
+            await stack.enter_async_context(node.run())
+        for node in (near, second):
+            await node.connect(far.addresses()[0])
+        with pytest.raises(PeerUnreachable):
+            await third.connect(far.addresses()[0])
+        await second.disconnect(far.node_id)
+        await third.connect(far.addresses()[0])
+        for _ in range(2):
+            await near.disconnect(far.node_id)
+            await near.connect(far.addresses()[0])
+        await near.disconnect(far.node_id)
+        with pytest.raises(PeerUnreachable):
+            await near.connect(far.addresses()[0])
+        await trio.sleep(1)
+        await near.connect(far.addresses()[0])
+        assert far._doors.refused == {"total": 1, "rate": 1}
+
+
+async def test_a_ban_ends_by_itself(autojump_clock: MockClock) -> None:
+    async with MemoryNetwork(random.Random(1)).run() as network, AsyncExitStack() as stack:
+        near, far = nodes_of(network, 2)
+        for node in (near, far):
+            await stack.enter_async_context(node.run())
+        far.serve("/echo", echo)
+        await stack.enter_async_context(far.subscribe("t", lambda _message: GossipVerdict.REJECT))
+        await stack.enter_async_context(near.subscribe("t", accept))
+        await near.connect(far.addresses()[0])
+        for number in range(GOSSIP_REJECTS_MAX):
+            await near.publish("t", b"%d" % number)
+        await trio.sleep(1)
+        assert not near.connected()
+        with pytest.raises(PeerUnreachable):
+            await near.connect(far.addresses()[0])
+        await trio.sleep(BAN_FIRST_MS / 1000)
+        await near.connect(far.addresses()[0])
+        assert await near.request(far.node_id, "/echo", b"x", timeout_s=5) == b"x"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cyxnode.p2p import gossip_rates
-from cyxnode.p2p.gossip_rates import Buckets, GossipRates
+from cyxnode.p2p.buckets import Buckets
+from cyxnode.p2p.gossip_rates import GossipRates
 from cyxnode.protocol.bundle import pack
 from cyxnode.protocol.limits import (
     GOSSIP_GROSS,
