@@ -33,8 +33,8 @@ from ..protocol.limits import (
     SHUTDOWN_TIMEOUT_S,
 )
 from ..protocol.units import NodeId
-from .admission import host_of, is_own_machine
-from .gossip_rates import Buckets
+from .buckets import Buckets
+from .doors import host_of, is_own_machine
 from .host import libp2p_id
 from .links import links, remote_of
 
@@ -67,7 +67,7 @@ class DialBack:
     def __init__(self, network: Swarm, willing: Callable[[], bool]) -> None:
         self._network, self._willing = network, willing
         self._under_way = 0
-        self._hosts, self._total = Buckets(DIAL_BACKS_PER_HOST), Buckets(DIAL_BACKS)
+        self._hosts, self._total = Buckets[NodeId](DIAL_BACKS_PER_HOST), Buckets[NodeId](DIAL_BACKS)
         self.served: Counter[str] = Counter()
         """Requests by result: reached, silent, refused."""
 

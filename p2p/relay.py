@@ -28,9 +28,9 @@ from ..protocol.limits import (
     RELAY_STREAMS,
 )
 from ..protocol.units import NodeId, base58
-from .admission import host_of
+from .buckets import Buckets
 from .circuit_wire import HopMessage, Status, StopMessage, called_by, named, read_message, write_message
-from .gossip_rates import Buckets
+from .doors import host_of
 from .links import has_direct, links, remote_of
 from .muxed_stream import MuxedStream
 from .relay_quota import RelayQuota
@@ -45,7 +45,7 @@ class Relay:
 
     def __init__(self, network: Swarm, open_stop: OpenStop) -> None:
         self._network, self._open_stop = network, open_stop
-        self._quota, self._rates = RelayQuota(), Buckets(RELAY_STREAMS)
+        self._quota, self._rates = RelayQuota(), Buckets[NodeId](RELAY_STREAMS)
         self.granted: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.bytes, self._pending = 0, 0

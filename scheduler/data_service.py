@@ -15,9 +15,9 @@ from ..protocol.cid import cid_of
 from ..protocol.errors import PeerUnreachable, Refusal, RemoteError
 from ..protocol.limits import (
     BLOB_CHUNK_BYTES,
+    BLOB_FRAME_TIMEOUT_S,
     FETCH_RETRY_S,
     FETCH_TRIES_MAX,
-    BLOB_FRAME_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
     STATE_MAX_BYTES,
     STREAM_IDLE_TIMEOUT_S,

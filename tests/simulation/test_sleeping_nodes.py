@@ -47,7 +47,7 @@ async def test_a_node_that_sleeps_is_missed_in_time_and_is_back_when_it_wakes(au
 
 
 async def test_a_clock_that_is_put_right_makes_nobody_look_dead(autojump_clock: object) -> None:
-    """What it says next has an earlier time than what it said before: a replay, for all that others can tell. So they may
+    """What it says next has an earlier time than what it said before: a replay, for all that others can tell. They may
     suspect it, until they have noticed that its clock is another."""
     async with open_world() as world:
         await world.add_nodes(4)
