@@ -84,7 +84,7 @@ sim-soak: $(READY)
 
 # Each decoder for so long; a crash is written to build/fuzz/ and ends the run.
 FUZZ_SECONDS ?= 30
-TARGETS ?= message envelope frames frame_reader gossip answer question blob seeds dns address receipt graph tensors accounts \
+TARGETS ?= message envelope bundle frames frame_reader gossip answer question blob seeds dns address receipt graph tensors accounts \
 	transaction rpc_answer
 fuzz: $(READY)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \

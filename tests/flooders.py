@@ -12,6 +12,7 @@ import trio
 
 from cyxnode.p2p.memory import MemoryTransport
 from cyxnode.protocol import codec
+from cyxnode.protocol.bundle import pack
 from cyxnode.protocol.envelope import seal
 from cyxnode.protocol.errors import CyxError
 from cyxnode.protocol.identity import KeyPair
@@ -62,7 +63,7 @@ def _accept(_message: GossipMessage) -> GossipVerdict:
 async def messages(me: Flooder) -> None:
     """Well-formed messages about nothing."""
     for _ in range(200):
-        await me.say(seal(me.key, me.genesis, me.decline()))
+        await me.say(pack([seal(me.key, me.genesis, me.decline())]))
 
 
 async def garbage(me: Flooder) -> None:
@@ -76,18 +77,19 @@ async def wrong_signatures(me: Flooder) -> None:
     for _ in range(50):
         sealed = bytearray(seal(me.key, me.rng.choice([me.genesis, bytes(32)]), me.decline()))
         sealed[-1] ^= 1
-        await me.say(bytes(sealed))
+        await me.say(pack([bytes(sealed)]))
 
 
 async def sybil_presence(me: Flooder) -> None:
     """Heartbeats and capabilities of nodes that nobody has staked for, by the hundred."""
     now_ms = START_MS + round(trio.current_time() * 1000)
-    beat = Heartbeat(now_ms, now_ms, "idle", 0, 0, 0, bytes(32))
+    sample = next(message for message in MESSAGES if isinstance(message, Heartbeat))
+    beat = msgspec.structs.replace(sample, sequence=now_ms, sent_at_ms=now_ms)
     offer = next(message for message in MESSAGES if isinstance(message, Capability))
     for _ in range(100):
         sybil = KeyPair(me.rng.randbytes(32))
         record = msgspec.structs.replace(offer, sequence=now_ms, sent_at_ms=now_ms)
-        await me.say(seal(sybil, me.genesis, me.rng.choice([beat, record])))
+        await me.say(pack([seal(sybil, me.genesis, me.rng.choice([beat, record]))]))
 
 
 async def replays(me: Flooder) -> None:

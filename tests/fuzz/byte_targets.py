@@ -19,11 +19,13 @@ from cyxnode.ledger.precompile import statements_in
 from cyxnode.p2p.addresses import parse_address
 from cyxnode.p2p.frame_cutter import FrameCutter, Signal, framed
 from cyxnode.protocol import codec
+from cyxnode.protocol.bundle import pack, weight
 from cyxnode.protocol.envelope import Envelope, open_any
 from cyxnode.protocol.errors import CyxError, LocalError, RemoteError, TransientError
 from cyxnode.protocol.limits import (
     ADDRESS_MAX_CHARS,
     FRAME_MAX_BYTES,
+    GOSSIP_RECORD_BYTES,
     RESPONSE_MAX_BYTES,
     SEED_LOOKUPS_MAX,
     SEED_RECORDS_MAX,
@@ -56,14 +58,20 @@ def message(data: bytes) -> None:
 
 
 def envelope(data: bytes) -> None:
-    """Opens as itself or not at all, and gossip is judged without an error, whatever it is."""
+    """Opens as itself or not at all."""
     found = refused(lambda: open_any(data, GENESIS), RemoteError)
     if found is not None:
         parsed = codec.decode(data, Envelope, max_bytes=RESPONSE_MAX_BYTES)
         assert found.raw == data and codec.encode(parsed) == data and codec.encode(found.message) == parsed.body
+
+
+def bundle(data: bytes) -> None:
+    """Gossip is judged without an error, whatever it is, and what is accepted has exactly these bytes."""
     for kinds in (MARKET_KINDS, PRESENCE_KINDS):
         verdict, opened, reason = check_gossip(data, GENESIS, kinds, NOW_MS)
-        assert (verdict is GossipVerdict.ACCEPT) == (opened is not None) == (reason == "")
+        assert (verdict is GossipVerdict.ACCEPT) == bool(opened) == (reason == "")
+        assert not opened or pack([one.raw for one in opened]) == data
+    assert weight(data, GOSSIP_RECORD_BYTES) >= 1
 
 
 def _cut(data: bytes, size: int) -> tuple[list[bytes | Signal], int, bool]:

@@ -36,6 +36,7 @@ from cyxnode.ledger.escrow_layout import (
 from cyxnode.p2p.fast_gossip.reader import HEADER
 from cyxnode.p2p.frame_cutter import Signal, framed
 from cyxnode.protocol import codec
+from cyxnode.protocol.bundle import pack
 from cyxnode.protocol.envelope import seal
 from cyxnode.protocol.messages import BlobHeader, BlobRequest
 from fuzz import byte_targets, machine_targets
@@ -58,6 +59,13 @@ class Fuzzed:
 def _messages() -> Iterable[bytes]:
     for one in (*MESSAGES, *INNER):
         yield bytes([byte_targets.DECODED.index(type(one))]) + codec.encode(one)
+
+
+def _bundles() -> Iterable[bytes]:
+    sealed = [seal(KEY, GENESIS, one) for one in MESSAGES]
+    yield from (pack([one]) for one in sealed)
+    yield pack(sealed[:3])
+    yield pack([])
 
 
 def _gossip() -> Iterable[bytes]:
@@ -157,6 +165,7 @@ _DNS = f"dnsaddr={ADDRESS}\ndnsaddr=/dnsaddr/x*.example.org\nother=1".encode()
 TARGETS: dict[str, Fuzzed] = {
     "message": Fuzzed(byte_targets.message, tuple(_messages()), _PACK),
     "envelope": Fuzzed(byte_targets.envelope, tuple(seal(KEY, GENESIS, one) for one in MESSAGES), _PACK),
+    "bundle": Fuzzed(byte_targets.bundle, tuple(_bundles()), _PACK),
     "frames": Fuzzed(byte_targets.frames, tuple(_streams()), _STREAM),
     "frame_reader": Fuzzed(machine_targets.frame_reader, tuple(_yamux())),
     "gossip": Fuzzed(machine_targets.gossip, tuple(_gossip()), (TOPIC.encode(),)),
