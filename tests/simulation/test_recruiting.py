@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cyxnode.protocol.errors import LocalError
@@ -11,11 +13,17 @@ from cyxnode.simulation.plan import Plan
 
 
 def test_the_share_is_kept_and_all_kinds_take_turns() -> None:
-    kinds = kinds_of(Plan(seed=5, peers=64, cheaters=0.5))
+    plan = Plan(seed=5, peers=64, cheaters=0.5, prompts=0.5)
+    kinds = kinds_of(plan)
     assert len(kinds) == 32
     assert {kind.name for kind in kinds.values()} == set(CHEATS)
-    assert kinds == kinds_of(Plan(seed=5, peers=64, cheaters=0.5))
-    assert list(kinds) != list(kinds_of(Plan(seed=6, peers=64, cheaters=0.5)))
+    assert kinds == kinds_of(plan)
+    assert list(kinds) != list(kinds_of(replace(plan, seed=6)))
+
+
+def test_nobody_forges_answers_where_no_prompts_are_asked() -> None:
+    kinds = kinds_of(Plan(seed=5, peers=64, cheaters=0.5)).values()
+    assert {kind.name for kind in kinds} == {name for name, kind in CHEATS.items() if not kind.infers}
 
 
 def test_a_plan_may_choose_the_kinds() -> None:
