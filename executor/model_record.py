@@ -17,9 +17,9 @@ import msgspec
 from msgspec import Meta
 
 from ..protocol.errors import LocalError
+from ..protocol.fields import Amount
 from ..protocol.inference import ModelManifest, check_manifest, model_id
 from ..protocol.limits import MODEL_NAME_MAX_CHARS, MODEL_RECORD_MAX_BYTES, MODELS_SHELVED_MAX
-from ..protocol.messages import Amount
 
 SHORT_ID_CHARS = 16
 _RECORD, _GRAPH, _WEIGHTS = ".json", ".graph", ".safetensors"
