@@ -2,9 +2,8 @@
 
 Every node is a whole `Libp2pTransport` on loopback; links form a random graph of `--degree` links a node; random nodes
 publish signed messages of `--bytes`. Three ways, each in a process of its own: the fast path, the library with our
-cures, and the library as it comes (with our parameters: its own heartbeat of 120 s would not form a mesh). `--js` adds
-js-libp2p with the same workload (see tests/network/js_libp2p/README.md). CPU is that of the process, less what it used
-while idle, over the messages delivered to subscribers; so it includes every copy, signature and forwarding in the whole
+cures, and the library as it comes (with our parameters: its own heartbeat of 120 s would not form a mesh); where npm is
+also js-libp2p (see tests/network/js_libp2p/README.md). CPU is that of the process, less what it used while idle, over the messages delivered to subscribers; so it includes every copy, signature and forwarding in the whole
 network.
 
     .venv/bin/python benchmarks/gossip.py [--peers 20] [--messages 60] [--json] [--js]
@@ -179,7 +178,12 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rate", type=float, default=2.0, help="messages a second in the whole network")
     parser.add_argument("--way", choices=WAYS, help="measure one way, in this process")
-    parser.add_argument("--js", action="store_true", help="measure js-libp2p too; needs node and npm")
+    parser.add_argument(
+        "--js",
+        action=argparse.BooleanOptionalAction,
+        default=shutil.which("npm") is not None,
+        help="measure js-libp2p too (default: where node and npm are)",
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.way:
@@ -195,6 +199,7 @@ def main() -> int:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "load_average_1min": os.getloadavg()[0],
         "workload": {name: getattr(options, name) for name in ("peers", "degree", "messages", "rate", "bytes", "seed")},
+        **{name: fast.get(name) for name in ("cpu_ms_per_delivery", "delivery_ratio", "p50_ms", "p99_ms")},
         **ways,
         "passed": passed,
     }
