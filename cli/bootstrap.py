@@ -11,6 +11,7 @@ import trio
 
 from ..protocol.limits import SEED_LIST_DAYS_MAX
 from ..protocol.units import base58
+from .discovering import mdns_option, wants_lan
 from .paying import send_policy
 from .seeding import SeedSources, seed_options, seeds
 from .serving import metrics_option, ready_options, run_until_told, say_ready
@@ -39,6 +40,7 @@ def bootstrap() -> None:
 @seed_options("; other bootstrap nodes", environment=False)
 @click.option("--listen", default=f"127.0.0.1:{BOOTSTRAP_PORT}", show_default=True, help="HOST:PORT for peers.")
 @deny_list_option
+@mdns_option
 @metrics_option
 @ready_options
 def run_bootstrap(
@@ -50,6 +52,7 @@ def run_bootstrap(
     bootstrap: SeedSources,
     listen: str,
     deny_list: Path | None,
+    mdns: bool | None,
     metrics: str | None,
     as_json: bool,
     until_stdin_closes: bool,
@@ -59,6 +62,7 @@ def run_bootstrap(
 
     At SIGTERM it lets nobody in any more, finishes what it was asked, hangs up and ends within 5 s.
     """
+    from ..bootstrap.discovery import Ways, open_discovery
     from ..bootstrap.server import open_bootstrap
     from ..ledger.chain_client import ChainClient
     from ..ledger.http_rpc import open_http_rpc
@@ -88,7 +92,8 @@ def run_bootstrap(
         async with (
             transport.run(),
             open_bootstrap(pair, transport, genesis, SystemClock(), SystemRandomness(), peers) as presence,
-            open_metrics(figures, Gauges(transport, presence)) as url,
+            open_discovery(transport, presence, Ways(point=True, lan=wants_lan(host, mdns))) as discovery,
+            open_metrics(figures, Gauges(transport, presence, discovery=discovery)) as url,
         ):
             addresses = transport.addresses()
             (home / SEEDS_FILE).write_text("".join(f"{address}\n" for address in addresses))

@@ -51,6 +51,8 @@ class Place:
     port: int = 0
     announce: tuple[str, ...] = ()
     deny_list: DenyList | None = None
+    lan: bool = False
+    """Whether peers may be found by mDNS, so that nobody need be known at the start."""
 
 
 @asynccontextmanager
@@ -58,7 +60,7 @@ async def open_ports(key: KeyPair, folder: Path, place: Place, *, faucet: bool) 
     """All real ports of one identity. `faucet` asks the local chain for SOL and CYX where they are short."""
     journal = LevelJournal(folder / "journal")
     try:
-        if not place.bootstrap and not KnownPeers(journal, SystemClock()).latest():
+        if not place.bootstrap and not place.lan and not KnownPeers(journal, SystemClock()).latest():
             raise nobody_known(folder.parent)
         async with open_http_rpc(place.rpc, send_policy()) as rpc:
             chain = ChainClient(rpc, key, place.program)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 from prometheus_client import CollectorRegistry, generate_latest
@@ -24,6 +24,9 @@ from ..protocol.limits import CHAIN_FIGURES_AGE_S, METRICS_TIMEOUT_S
 from ..protocol.units import NodeId
 from ..scheduler.node import Node
 from ..scheduler.presence_service import PresenceService
+
+if TYPE_CHECKING:
+    from ..bootstrap.discovery import Discovery
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,18 @@ METRICS: dict[str, Metric] = {
     "cyxnode_relay_bytes_total": Metric("counter", "Bytes carried between peers."),
     "cyxnode_relay_granted_total": Metric("counter", "Requests granted: reservation, circuit.", ("kind",)),
     "cyxnode_relay_refused_total": Metric("counter", "Requests refused, by what was used up or missing.", ("cause",)),
+    "cyxnode_dht_peers": Metric("gauge", "Peers in the routing table of the DHT."),
+    "cyxnode_dht_providers": Metric("gauge", "Entries of providers of classes that the DHT keeps here."),
+    "cyxnode_dht_records": Metric("gauge", "Capability records that the DHT keeps here."),
+    "cyxnode_dht_requests_served_total": Metric("counter", "Requests to the DHT that were answered.", ("kind",)),
+    "cyxnode_dht_requests_refused_total": Metric("counter", "Requests to the DHT that were not.", ("cause",)),
+    "cyxnode_rendezvous_registrations": Metric("gauge", "Nodes registered here for their class."),
+    "cyxnode_rendezvous_requests_served_total": Metric("counter", "Requests for rendezvous answered.", ("kind",)),
+    "cyxnode_rendezvous_requests_refused_total": Metric("counter", "Requests for rendezvous not.", ("cause",)),
+    "cyxnode_lan_announcements_total": Metric(
+        "counter", "Announcements on the LAN: heard, rate, malformed, unanswered, queue.", ("outcome",)
+    ),
+    "cyxnode_peers_found_total": Metric("counter", "Peers found by dht, rendezvous or lan, and not known.", ("way",)),
     "cyxnode_jobs_open": Metric("gauge", "Jobs followed now.", who="node"),
     "cyxnode_jobs_running": Metric("gauge", "Jobs won and not yet claimed.", who="node"),
     "cyxnode_jobs_announced_total": Metric("counter", "Jobs of our class heard of.", who="node"),
@@ -102,6 +117,7 @@ class Gauges:
     transport: FiguredTransport
     presence: PresenceService
     node: Node | None = None
+    discovery: Discovery | None = None
     _account: NodeAccount | None = None
     _chain_ok: bool = False
     _read_at_s: float = field(default=float("-inf"))
@@ -153,7 +169,7 @@ class Gauges:
         }
         if self.node is not None:
             found |= self._of_node(self.node)
-        return found
+        return found | of_discovery(self.discovery) if self.discovery is not None else found
 
     def _of_node(self, node: Node) -> Samples:
         counts, rooms, account = node.context.counts, node.market.rooms, self._account
@@ -217,6 +233,23 @@ def of_reach(figures: ReachFigures) -> Samples:
         "cyxnode_relay_bytes_total": {(): figures.relayed_bytes},
         "cyxnode_relay_granted_total": by(figures.relay_granted),
         "cyxnode_relay_refused_total": by(figures.relay_refused),
+    }
+
+
+def of_discovery(discovery: Discovery) -> Samples:
+    """The samples of the DHT, of a rendezvous point, and of the LAN."""
+    dht, point, lan = discovery.dht, discovery.point, discovery.lan
+    return {
+        "cyxnode_dht_peers": {(): dht.table.size()},
+        "cyxnode_dht_providers": {(): len(dht.providers)},
+        "cyxnode_dht_records": {(): dht.values.size()},
+        "cyxnode_dht_requests_served_total": _labelled(dht.gate.served, ""),
+        "cyxnode_dht_requests_refused_total": _labelled(dht.gate.refused, ""),
+        "cyxnode_rendezvous_registrations": {(): len(point) if point is not None else 0},
+        "cyxnode_rendezvous_requests_served_total": _labelled(point.gate.served if point is not None else {}, ""),
+        "cyxnode_rendezvous_requests_refused_total": _labelled(point.gate.refused if point is not None else {}, ""),
+        "cyxnode_lan_announcements_total": _labelled(lan.counts if lan is not None else {}, ""),
+        "cyxnode_peers_found_total": _labelled(discovery.suggested, ""),
     }
 
 

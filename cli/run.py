@@ -14,6 +14,7 @@ import structlog
 from ..protocol.errors import LocalError
 from ..protocol.ports import Runner
 from ..protocol.units import base58, format_cyx, parse_cyx
+from .discovering import mdns_option, wants_lan
 from .seeding import IN_HOME, SeedSources, seed_options, seeds
 from .serving import metrics_option, ready_options, run_until_stopped, say_ready
 from .settings import (
@@ -41,6 +42,7 @@ log = structlog.get_logger()
     "--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT for peers; port 0 takes a free one."
 )
 @deny_list_option
+@mdns_option
 @click.option("--rate", default="0.02", show_default=True, help="CYX per second of work.")
 @click.option("--stake", default="100", show_default=True, help="CYX to stake on the first start.")
 @click.option("--region", default="", help="Region that bids name.")
@@ -68,6 +70,7 @@ def run(
     bootstrap: SeedSources,
     listen: str,
     deny_list: Path | None,
+    mdns: bool | None,
     rate: str,
     stake: str,
     region: str,
@@ -92,6 +95,7 @@ def run(
         raise LocalError("only the local chain takes simulated work", field="simulated-runner", fix=fix)
 
     async def serve() -> None:
+        from ..bootstrap.discovery import Ways, open_discovery
         from ..scheduler.context import NodeSettings
         from ..scheduler.node import open_node
         from ..simulation.plan import REAL_MFLOP_PER_S
@@ -103,7 +107,8 @@ def run(
 
         host, port = parse_listen(listen)
         figures = parse_listen(metrics, "metrics") if metrics else None
-        place = Place(rpc, program_id(program), peers, host, port, deny_list=denied)
+        ways = Ways(lan=wants_lan(host, mdns))
+        place = Place(rpc, program_id(program), peers, host, port, deny_list=denied, lan=ways.lan)
         settings = NodeSettings(
             bootstrap=peers,
             region=region,
@@ -118,7 +123,8 @@ def run(
             _open_runner(simulated_runner, sandbox, device) as runner,
             _open_models(runner, home, name, models_memory, served=not no_models) as shelf,
             open_node(ports, runner, settings, models=shelf) as node,
-            open_metrics(figures, Gauges(figured(ports.transport), node.presence, node)) as url,
+            open_discovery(figured(ports.transport), node.presence, ways, runner.execution_class) as discovery,
+            open_metrics(figures, Gauges(figured(ports.transport), node.presence, node, discovery)) as url,
         ):
             about = runner.description
             addresses, transport = ports.transport.addresses(), figured(ports.transport)

@@ -70,7 +70,7 @@ class Libp2pTransport:
         self._host, self._network = build_host(key, announce, fast=fast)
         self._denied, self._bans = deny_list, bans if bans is not None else Bans()
         refuse_peers(self._network, self._refuses)
-        self._gossip = Gossip(self._host, self._ban, fast=fast)
+        self._gossip = Gossip(self._host, self.ban, fast=fast)
         self._inbound, self._admission, self._streams = Inbound(), Admission(self._network), OpenStreams()
         self._verdicts: Counter[tuple[str, str]] = Counter()
         self._reaching = Reaching(self._host, self._node_id, self, self._streams.on, self._direct, relay=relay)
@@ -223,12 +223,16 @@ class Libp2pTransport:
 
     async def open_stream(self, node: NodeId, protocol: str) -> Stream:
         """Open a stream to `node`, dialling it when needed."""
+        return self._streams.track(node, await self.open_raw(node, protocol))
+
+    async def open_raw(self, node: NodeId, protocol: str) -> NetStream:
+        """As `open_stream`, for a protocol of the library's that has frames of its own."""
         self._check_peer(node)
         await self._dialler.reach(node)
         raw = await bounded(
             lambda: self._host.new_stream(libp2p_id(node), [TProtocol(protocol)]), f"open {protocol} to", node
         )
-        return self._streams.track(node, cast(NetStream, raw))
+        return cast(NetStream, raw)
 
     def _accept(self, protocol: str) -> None:
         async def accepted(stream: INetStream) -> None:
@@ -254,7 +258,7 @@ class Libp2pTransport:
         """Whether there is to be no connection with `node`."""
         return node in self._bans or (self._denied is not None and node in self._denied)
 
-    def _ban(self, node: NodeId) -> None:
+    def ban(self, node: NodeId) -> None:
         """Hang up on a forwarder that must go, and let it in no more until its ban ends; then it begins anew.
 
         The library's own blacklist is not used: it has no end, and takes the network down when the peer leaves first.

@@ -541,6 +541,81 @@ UPGRADE_ADDRESSES_MAX = 4
 UPGRADE_MAX_BYTES = 2 * 1024
 UPGRADE_LINGER_S = 60.0
 """How long a relayed connection whose streams are not done stays beside the direct one."""
+# discovery: the DHT (p2p.dht)
+DHT_BUCKET_SIZE = 20
+"""Kademlia's k: peers in a bucket, holders of a record, and those that a look-up ends at."""
+DHT_PARALLEL = 3
+"""Questions of one look-up that are under way at once."""
+DHT_QUESTIONS_MAX = 32
+"""Of one look-up; each may cost a connection."""
+DHT_QUESTION_TIMEOUT_S = 5.0
+DHT_LOOKUP_TIMEOUT_S = 30.0
+DHT_TABLE_MAX = 512
+"""Peers in all buckets together."""
+DHT_FRESH_S = 3_600.0
+"""How long a peer that answered keeps its place in a full bucket without a connection."""
+DHT_SUBNET_BUCKET_MAX = 2
+DHT_SUBNET_TABLE_MAX = 8
+"""Peers of one public /24 (IPv6 /48) in one bucket, and in all."""
+DHT_REQUEST_MAX_BYTES = 16 * 1024
+DHT_ANSWER_MAX_BYTES = 128 * 1024
+DHT_REQUEST_TIMEOUT_S = 5.0
+"""For one request to arrive and its answer to be taken."""
+DHT_KEY_MAX_BYTES = 80
+DHT_PROVIDED_KEYS_MAX = 1_024
+DHT_PROVIDERS_PER_KEY_MAX = 128
+DHT_PROVIDERS_TOLD_MAX = 20
+"""Of one key in one answer, drawn anew each time, so that nobody holds the places by being first."""
+DHT_PROVIDERS_PER_SUBNET_MAX = 8
+"""Of one key, from one IP address's /24 (IPv6 /64); private addresses are not bounded by it."""
+DHT_KEYS_PER_PROVIDER_MAX = 8
+DHT_PROVIDER_EXPIRES_S = 3_600.0
+DHT_RECORDS_MAX = 512
+DHT_RECORD_MAX_BYTES = 8 * 1024
+DHT_RECORD_EXPIRES_MS = 2 * 3_600_000
+"""Age at which a node's own record in the DHT ends."""
+DHT_HANDLERS_MAX = 12
+"""Requests that are being handled at once, slow readers of their answers included."""
+
+# discovery: rendezvous (p2p.rendezvous)
+RENDEZVOUS_NAMESPACES_MAX = 256
+RENDEZVOUS_PER_NAMESPACE_MAX = 512
+RENDEZVOUS_REGISTRATIONS_MAX = 2_048
+RENDEZVOUS_PER_PEER_MAX = 4
+RENDEZVOUS_PER_SUBNET_MAX = 32
+"""In one namespace, as with providers."""
+RENDEZVOUS_REQUEST_MAX_BYTES = 4 * 1024
+RENDEZVOUS_TTL_S = 1_800
+"""For which a node registers; more is refused."""
+RENDEZVOUS_TTL_MIN_S = 120
+RENDEZVOUS_TOLD_MAX = 32
+"""Registrations in one answer."""
+
+# discovery: requests of both (p2p.discovery_gate), the LAN (p2p.lan) and when to look (bootstrap.discovery_plan)
+DISCOVERY_REQUESTS_PER_PEER = (4.0, 64)
+"""Requests a second that one peer may make, and how many at once."""
+DISCOVERY_STREAMS_PER_PEER_MAX = 4
+DISCOVERY_STREAMS_MAX = 64
+DISCOVERY_REJECTS_MAX = 32
+"""Malformed requests before their sender is banned."""
+LAN_NAMES = (1.0, 64)
+"""Announcements a second that are looked at, and how many at once."""
+LAN_RECORDS_MAX = 8_192
+"""Records of all services on the LAN that are held; above, listening pauses for LAN_PAUSE_S."""
+LAN_PAUSE_S = 60.0
+LAN_ASK_TIMEOUT_S = 1.0
+LAN_QUEUE_MAX = 64
+DISCOVERY_TICK_S = 5.0
+WALK_INTERVAL_S = 1_800.0
+"""Between look-ups of our own place in the DHT."""
+PROVIDE_INTERVAL_S = 1_200.0
+REGISTER_INTERVAL_S = 300.0
+"""A bootstrap node that was restarted knows its classes again after so long."""
+SEARCH_FIRST_S = 15.0
+"""Between searches for peers of the class while they are short; twice as long after each, up to SEARCH_LAST_S."""
+SEARCH_LAST_S = 900.0
+FOUND_PEERS_MAX = 32
+"""Peers that one search hands on to be dialled."""
 
 # metrics (cli.metrics, cli.metrics_server)
 METRICS_CONNECTIONS_MAX = 16

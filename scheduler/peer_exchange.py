@@ -10,7 +10,7 @@ peer hangs up.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from heapq import nsmallest
@@ -72,6 +72,8 @@ class PeerExchange:
     presence: PresenceService
     _candidates: OrderedDict[NodeId, bytes] = field(default_factory=OrderedDict)
     _roots: set[NodeId] = field(default_factory=set)
+    _hinted: set[NodeId] = field(default_factory=set)
+    """Candidates of whose class only a third party has told."""
     _asked_at_s: float = float("-inf")
     _surveyed_at_s: dict[bytes, float] = field(default_factory=dict)
 
@@ -142,12 +144,14 @@ class PeerExchange:
             answer: Signed[PeersAnswer] = await wire.ask(peer, PEERS, request, PeersAnswer, within_s=within_s)
         except CyxError as error:
             self._candidates.pop(peer, None)
+            self._hinted.discard(peer)
             log.info("peer exchange failed", peer=base58(peer), cause=str(error))
             return False
         told = self._opened(peer, answer.message)
         self._believe(peer, told)
         self.presence.apply(Met(peer, wire.clock.monotonic_ms()))
         self._keep(peer, told.get(peer))
+        self._check_hint(peer, peer in told)
         return True
 
     def _keep(self, peer: NodeId, told: Told | None) -> None:
@@ -157,6 +161,31 @@ class PeerExchange:
         offer = offers[0] if offers else known.capability if known is not None else None
         if self.presence.kept is not None and offer is not None:
             self.presence.kept.met(peer, offer.addresses, offer.execution_class)
+
+    def suggest(self, node: NodeId, addresses: Sequence[str], execution_class: bytes = b"") -> bool:
+        """Somebody else says that `node` may be there, of that class: worth dialling, believed in nothing. False when
+        it is known already."""
+        known = self._candidates.keys() | self._roots | self.presence.alive().keys()
+        if node == self.presence.wire.me or node in known:
+            return False
+        self.presence.wire.transport.learn(node, addresses)
+        self._candidates[node] = execution_class
+        self._hinted.add(node)
+        self._forget_oldest()
+        return True
+
+    def _check_hint(self, node: NodeId, told: bool) -> None:
+        """One that was only suggested has answered: if it offers nothing, it is no candidate."""
+        if node in self._hinted:
+            self._hinted.discard(node)
+            known = self.presence.state.members.get(node)
+            if not told and (known is None or known.capability is None):
+                self._candidates.pop(node, None)
+
+    def _forget_oldest(self) -> None:
+        while len(self._candidates) > PEERS_KNOWN_MAX:
+            node, _ = self._candidates.popitem(last=False)
+            self._hinted.discard(node)
 
     def _opened(self, peer: NodeId, answer: PeersAnswer) -> dict[NodeId, Told]:
         """The records of an answer that we do not have byte for byte, by author."""
@@ -193,8 +222,7 @@ class PeerExchange:
                 self.presence.wire.transport.learn(node, offer.addresses)
             self._candidates[node] = offer.execution_class
             self._candidates.move_to_end(node)
-            while len(self._candidates) > PEERS_KNOWN_MAX:
-                self._candidates.popitem(last=False)
+            self._forget_oldest()
 
     async def survey(self, execution_class: bytes = b"", wanted: Iterable[NodeId] = ()) -> None:
         """Ask who is there now: live nodes of the class, which hear all of their cell; bootstrap nodes while few are
@@ -251,6 +279,20 @@ class PeerExchange:
                 self._asked_at_s = trio.current_time()
                 await self._round(due)
             await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin() else LONELY_S))
+
+    @property
+    def roots(self) -> frozenset[NodeId]:
+        """The nodes of the bootstrap list that answered."""
+        return frozenset(self._roots)
+
+    @property
+    def short(self) -> bool:
+        """Whether there are fewer connections than half of those wanted, however many nodes are known."""
+        return len(self.presence.wire.transport.connected() & self._kin_unsorted()) < PEERS_WANTED // 2
+
+    def wants(self, node: NodeId) -> bool:
+        """Whether a connection to `node` is of use beyond what it was opened for."""
+        return node in self._roots or (self.short and node in self._kin_unsorted())
 
     def _class(self) -> bytes:
         return self.presence.cell.execution_class if self.presence.cell is not None else b""

@@ -179,7 +179,7 @@ async def test_a_banned_peer_has_no_connection_until_its_ban_ends() -> None:
         node = await near.connect(server.addresses()[0])
         server.serve("/echo", echo)
         assert await near.request(node, "/echo", b"x", timeout_s=5) == b"x"
-        server._ban(rogue)
+        server.ban(rogue)
         await until(lambda: not server.connected() and not near.connected())
         assert server.figures().banned == 1
         with pytest.raises(PeerUnreachable):
