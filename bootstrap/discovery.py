@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from ..p2p.raw_streams import RawStreams
+from ..p2p.raw_streams import RawStreams, is_loopback
 from ..p2p.transport import Libp2pTransport
 from ..protocol.discovery import class_key, class_namespace, lan_service
 from ..protocol.errors import CyxError
@@ -136,7 +136,9 @@ class Discovery:
         taken = await self.dht.provide(class_key(self._genesis, self.execution_class))
         if record := self.presence.fresh_record():
             await self.dht.put_record(record)
-        if not taken:
+        if taken:
+            log.info("provided in the DHT", taken=taken)
+        else:
             log.warning("nobody in the DHT took our entry", table=self.dht.table.size())
         return taken > 0
 
@@ -146,10 +148,18 @@ class Discovery:
             if self.presence.exchange.suggest(node, addresses, known):
                 self.suggested[way] = self.suggested.get(way, 0) + 1
 
+    def addresses_on_lan(self) -> tuple[str, ...]:
+        """Ours, without loopback where there is another: next door that is another machine."""
+        own = self.raw.addresses()
+        return tuple(one for one in own if not is_loopback(one)) or own
+
     def heard_on_lan(self, node: NodeId, addresses: tuple[str, ...]) -> None:
         """Somebody announces itself next door."""
-        log.info("heard on the LAN", peer=base58(node))
-        self._suggest("lan", {node: addresses}, b"")
+        local = all(map(is_loopback, self.raw.addresses()))
+        near = tuple(one for one in addresses if local or not is_loopback(one))
+        if near:
+            log.info("heard on the LAN", peer=base58(node))
+            self._suggest("lan", {node: near}, b"")
 
 
 @asynccontextmanager
@@ -172,7 +182,7 @@ async def open_discovery(
     if ways.lan:
         from ..p2p.lan import Lan
 
-        discovery.lan = Lan(lan_service(genesis), raw.node_id, raw.addresses, discovery.heard_on_lan)
+        discovery.lan = Lan(lan_service(genesis), raw.node_id, discovery.addresses_on_lan, discovery.heard_on_lan)
     async with plain_nursery() as nursery:
         nursery.start_soon(discovery.run)
         yield discovery

@@ -17,7 +17,7 @@ from libp2p.network.stream.net_stream import NetStream
 from ..protocol.limits import ADDRESSES_MAX
 from ..protocol.units import NodeId
 from .addresses import PeerAddress, parse_address
-from .admission import host_of
+from .admission import host_of, is_own_machine
 from .host import libp2p_id, node_of
 from .links import links
 from .peer_id import peer_id_text
@@ -131,3 +131,8 @@ def is_private(host: str) -> bool:
         return ipaddress.ip_address(host.partition("/")[0]).is_private
     except ValueError:
         return False
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a multiaddr (/ip4/HOST/…) means the machine on which it is dialled."""
+    return is_own_machine(address.split("/")[2])
