@@ -7,6 +7,10 @@ that was judged to be what an honest peer sends, and its answer is sent after it
 
 from __future__ import annotations
 
+from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
+
+# isort: split
+
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress

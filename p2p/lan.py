@@ -8,6 +8,10 @@ records than LAN_RECORDS_MAX are held, listening ends for LAN_PAUSE_S.
 
 from __future__ import annotations
 
+from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
+
+# isort: split
+
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

@@ -4,6 +4,10 @@ peer. They go through the same dialling, bans and deny list as everything else.
 
 from __future__ import annotations
 
+from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
+
+# isort: split
+
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress

@@ -7,6 +7,10 @@ believes 4 MiB of whatever it is told.
 
 from __future__ import annotations
 
+from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
+
+# isort: split
+
 import random
 from collections.abc import Callable
 from functools import partial

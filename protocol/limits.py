@@ -550,6 +550,10 @@ DHT_QUESTIONS_MAX = 32
 """Of one look-up; each may cost a connection."""
 DHT_QUESTION_TIMEOUT_S = 5.0
 DHT_LOOKUP_TIMEOUT_S = 30.0
+DHT_LINGER_S = 1.0
+"""How long a connection that a look-up opened outlives it, so that both sides have learnt who the other is."""
+DHT_NEWCOMERS_MAX = 64
+"""Askers of whom it is not known yet whether they serve."""
 DHT_TABLE_MAX = 512
 """Peers in all buckets together."""
 DHT_FRESH_S = 3_600.0
@@ -561,7 +565,6 @@ DHT_REQUEST_MAX_BYTES = 16 * 1024
 DHT_ANSWER_MAX_BYTES = 128 * 1024
 DHT_REQUEST_TIMEOUT_S = 5.0
 """For one request to arrive and its answer to be taken."""
-DHT_KEY_MAX_BYTES = 80
 DHT_PROVIDED_KEYS_MAX = 1_024
 DHT_PROVIDERS_PER_KEY_MAX = 128
 DHT_PROVIDERS_TOLD_MAX = 20
@@ -574,8 +577,6 @@ DHT_RECORDS_MAX = 512
 DHT_RECORD_MAX_BYTES = 8 * 1024
 DHT_RECORD_EXPIRES_MS = 2 * 3_600_000
 """Age at which a node's own record in the DHT ends."""
-DHT_HANDLERS_MAX = 12
-"""Requests that are being handled at once, slow readers of their answers included."""
 
 # discovery: rendezvous (p2p.rendezvous)
 RENDEZVOUS_NAMESPACES_MAX = 256

@@ -19,6 +19,7 @@ import trio
 import varint  # type: ignore[import-untyped]
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.records.validator import NamespacedValidator
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
@@ -29,7 +30,9 @@ from ...protocol.limits import (
     DHT_ANSWER_MAX_BYTES,
     DHT_BUCKET_SIZE,
     DHT_FRESH_S,
+    DHT_LINGER_S,
     DHT_LOOKUP_TIMEOUT_S,
+    DHT_NEWCOMERS_MAX,
     DHT_PARALLEL,
     DHT_QUESTION_TIMEOUT_S,
     DHT_REQUEST_MAX_BYTES,
@@ -60,6 +63,7 @@ class Found:
     contacts: dict[NodeId, tuple[str, ...]] = field(default_factory=dict)
     providers: dict[NodeId, tuple[str, ...]] = field(default_factory=dict)
     records: list[Signed[Capability]] = field(default_factory=list)
+    took_s: float = 0.0
 
 
 class Dht:
@@ -94,15 +98,29 @@ class Dht:
         self.gate = Gate(self._judge, self._library.handle_stream, request_max_bytes=DHT_REQUEST_MAX_BYTES, ban=raw.ban)
         self._one_at_a_time = trio.Lock()
         self._opened: set[NodeId] = set()
+        self._newcomers: set[NodeId] = set()
 
     # serving --------------------------------------------------------------------------------------------------------
 
     def serve(self, on: bool) -> None:
         """Answer others, or be a mere client, as who cannot be reached has to be."""
         if on:
-            self._raw.accept(self.protocol, self.gate.handle)
+            self._raw.accept(self.protocol, self._answer)
         else:
             self._raw.refuse(self.protocol)
+
+    async def _answer(self, peer: NodeId, stream: NetStream) -> None:
+        """Serve a stream; whoever asks for the first time is entered once it has said that it serves, too."""
+        await self.gate.handle(peer, stream)
+        if self.table.holds(peer) or peer in self._newcomers or len(self._newcomers) >= DHT_NEWCOMERS_MAX:
+            return
+        self._newcomers.add(peer)
+        with trio.move_on_after(DHT_LINGER_S):
+            while peer in self._raw.connected() and not self._may_serve(peer):  # noqa: ASYNC110 -- no event for it
+                await trio.sleep(DHT_LINGER_S / 10)
+        self._newcomers.discard(peer)
+        if self._may_serve(peer):
+            await self.table.admit(peer)
 
     def _judge(self, peer: NodeId, raw: bytes) -> Passed | Refused:
         return requests.judge(peer, raw)
@@ -191,7 +209,7 @@ class Dht:
         found = Found(Lookup(key, self._raw.node_id, self._width))
         found.lookup.begin([node for peer in near if (node := node_of(peer)) is not None])
         question = requests.question(kind, key)
-        news = trio.Event()
+        news, began_s = trio.Event(), trio.current_time()
 
         async def work() -> None:
             nonlocal news
@@ -208,6 +226,7 @@ class Dht:
             async with trio.open_nursery() as nursery:
                 for _ in range(DHT_PARALLEL):
                     nursery.start_soon(work)
+        found.took_s = trio.current_time() - began_s
         return found
 
     async def _ask_on(self, node: NodeId, question: Message, found: Found) -> None:
@@ -273,6 +292,8 @@ class Dht:
             try:
                 yield
             finally:
+                if self._opened:
+                    await trio.sleep(DHT_LINGER_S)  # for the last ones to learn who we are
                 opened, self._opened = self._opened, set()
                 with trio.CancelScope(shield=True):  # `disconnect` is bounded
                     async with trio.open_nursery() as nursery:
