@@ -42,6 +42,7 @@ def doctor(
     from ..protocol.errors import LocalError
     from ..protocol.identity import KeyPair, load_key
     from . import checks_machine as machine
+    from .checks_discovery import DhtCheck
     from .checks_network import ChainChecks, PeerChecks
     from .checks_reach import ReachChecks
     from .checkup import Check, Finding, Level, aside, examine
@@ -94,6 +95,7 @@ def doctor(
     chain = ChainChecks(open_rpc, escrow, SystemClock(), node)
     peers = PeerChecks(open_transport, SystemClock(), genesis, addresses)
     reach = ReachChecks(open_listening, addresses, listen, port)
+    discovery = DhtCheck(open_transport, genesis, addresses)
     checks = (
         Check("python", aside(machine.check_python)),
         Check("packages", aside(machine.check_packages)),
@@ -109,6 +111,7 @@ def doctor(
         Check("wallet", chain.wallet),
         Check("peers", peers.peers),
         Check("reach", be_dialled),
+        Check("dht", discovery.dht),
     )
     found = trio.run(examine, checks)
     if as_json:

@@ -625,9 +625,10 @@ METRICS_TIMEOUT_S = 5.0
 CHAIN_FIGURES_AGE_S = 15.0
 """Age at which figures of the chain are read anew for a scrape."""
 
-# doctor (cli.checkup, cli.checks_machine, cli.checks_network)
+# doctor (cli.checkup, cli.checks_machine, cli.checks_network, cli.checks_discovery)
 CHECK_TIMEOUT_S = 20.0
 """Of one check; they run side by side."""
 DISK_FREE_MIN_BYTES = 1024**3
 DISK_FREE_WANTED_BYTES = 10 * 1024**3
 RPC_SLOW_S = 1.0
+LOOKUP_SLOW_S = 10.0
