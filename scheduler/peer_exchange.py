@@ -222,6 +222,7 @@ class PeerExchange:
                 self.presence.wire.transport.learn(node, offer.addresses)
             self._candidates[node] = offer.execution_class
             self._candidates.move_to_end(node)
+            self._hinted.discard(node)
             self._forget_oldest()
 
     async def survey(self, execution_class: bytes = b"", wanted: Iterable[NodeId] = ()) -> None:
