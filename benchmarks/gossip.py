@@ -3,10 +3,11 @@
 Every node is a whole `Libp2pTransport` on loopback; links form a random graph of `--degree` links a node; random nodes
 publish signed messages of `--bytes`. Three ways, each in a process of its own: the fast path, the library with our
 cures, and the library as it comes (with our parameters: its own heartbeat of 120 s would not form a mesh); where npm is
-also js-libp2p (see tests/network/js_libp2p/README.md). CPU is that of the process, less what it used while idle, over the messages delivered to subscribers; so it includes every copy, signature and forwarding in the whole
-network.
+also js-libp2p (see tests/network/js_libp2p/README.md). CPU is that of the process, less what it used while idle, over
+the messages delivered to subscribers; so it includes every copy, signature and forwarding in the whole network. The
+figures of the fast path, which nodes use, stand on top as well.
 
-    .venv/bin/python benchmarks/gossip.py [--peers 20] [--messages 60] [--json] [--js]
+    .venv/bin/python benchmarks/gossip.py [--peers 20] [--messages 60] [--json] [--no-js]
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What a process takes part in. `serves`: answers in the DHT, for whoever can be reached. `point`: is a rendezvous
+    """What a process takes part in. `serves`: answers in the DHT, while others can dial it. `point`: is a rendezvous
     point. `lan`: announces itself by mDNS and listens."""
 
     serves: bool = True
@@ -49,6 +49,7 @@ class Discovery:
     raw: RawStreams
     presence: PresenceService
     execution_class: bytes
+    ways: Ways
     dht: Dht
     point: RendezvousPoint | None
     lan: Lan | None
@@ -66,6 +67,10 @@ class Discovery:
                 await trio.sleep(DISCOVERY_TICK_S)
 
     async def _tick(self) -> None:
+        serving = self.ways.serves and not self.raw.unreachable
+        if serving is not self.dht.serving:
+            log.info("serving the DHT" if serving else "not serving the DHT: others cannot dial this node")
+            self.dht.serve(serving)
         await self.dht.meet()
         self.dht.tidy()
         if self.point is not None:
@@ -76,7 +81,9 @@ class Discovery:
     def facts(self) -> Facts:
         """How it stands."""
         exchange = self.presence.exchange
-        return Facts(self.dht.table.size(), len(exchange.roots), bool(self.execution_class), exchange.short)
+        return Facts(
+            self.dht.table.size(), len(exchange.roots), bool(self.execution_class), exchange.short, self.dht.serving
+        )
 
     async def _take(self, step: Step) -> bool:
         """Whether a step did what it is for; raises nothing."""
@@ -171,14 +178,13 @@ async def open_discovery(
 
     raw, genesis = RawStreams(transport), presence.wire.genesis
     dht = Dht(raw, genesis, keeps=presence.exchange.wants, now_ms=presence.wire.clock.unix_ms)
-    if ways.serves:
-        dht.serve(True)
+    dht.serve(ways.serves)
     point = None
     if ways.point:
         from ..p2p.rendezvous import RendezvousPoint
 
         point = RendezvousPoint(raw, genesis)
-    discovery = Discovery(raw, presence, execution_class, dht, point, None, Plan(presence.jittered))
+    discovery = Discovery(raw, presence, execution_class, ways, dht, point, None, Plan(presence.jittered))
     if ways.lan:
         from ..p2p.lan import Lan
 

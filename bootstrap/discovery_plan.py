@@ -1,6 +1,7 @@
 """When to look for peers, and when to be found: decided from the clock and a few facts, without asking anybody.
 
-Rule 1: whoever has somebody to ask finds its own place in the DHT, at once and then every WALK_INTERVAL_S.
+Rule 1: who serves the DHT and has somebody to ask finds its own place, at once and then every WALK_INTERVAL_S; a mere
+client only while it is short of connections.
 Rule 2: a node of a class says so: in the DHT every PROVIDE_INTERVAL_S, at rendezvous points every REGISTER_INTERVAL_S.
 Rule 3: while connections to the class are short it searches, each time after twice the wait, up to SEARCH_LAST_S.
 Rule 4: what failed is tried again after SEARCH_FIRST_S, then after twice as long, up to its interval.
@@ -40,13 +41,14 @@ INTERVALS_S = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """How it stands: `neighbours` in the table of the DHT, rendezvous `points` known, whether we are `of_class`, and
-    whether connections are `short`."""
+    """How it stands: `neighbours` in the table of the DHT, rendezvous `points` known, whether we are `of_class`,
+    whether connections are `short`, and whether others may ask us (`serves`)."""
 
     neighbours: int
     points: int
     of_class: bool
     short: bool
+    serves: bool = True
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class Plan:
 def _possible(step: Step, facts: Facts) -> bool:
     match step:
         case Step.WALK:
-            return facts.neighbours > 0
+            return facts.neighbours > 0 and (facts.serves or facts.short)
         case Step.PROVIDE:
             return facts.of_class and facts.neighbours > 0
         case Step.REGISTER:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from ..bootstrap.discovery import Ways, open_discovery
 from ..ledger.chain_client import ChainClient
 from ..ledger.faucet import request_airdrop, request_tokens
 from ..ledger.http_rpc import open_http_rpc
@@ -90,10 +91,11 @@ async def open_ports(key: KeyPair, folder: Path, place: Place, *, faucet: bool) 
 async def open_client(
     key: KeyPair, folder: Path, place: Place, observe: Callable[[News], None], *, faucet: bool = False
 ) -> AsyncIterator[RequesterService]:
-    """A requester on the real network."""
+    """A requester on the real network, which looks into the DHT when it is short of peers, and serves nobody there."""
     async with (
         open_ports(key, folder, place, faucet=faucet) as ports,
         open_requester(ports, place.bootstrap, observe) as service,
+        open_discovery(figured(ports.transport), service.presence, Ways(serves=False)),
     ):
         await _be_reachable(figured(ports.transport), place.bootstrap)
         yield service

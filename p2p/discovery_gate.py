@@ -36,7 +36,7 @@ from ..protocol.limits import (
     SHUTDOWN_TIMEOUT_S,
 )
 from ..protocol.units import NodeId, base58
-from .gossip_rates import Buckets
+from .buckets import Buckets
 
 _log = structlog.get_logger()
 
@@ -74,7 +74,7 @@ class Gate:
     ) -> None:
         self._judge, self._serve, self._max_bytes, self._ban = judge, serve, request_max_bytes, ban
         self._open: Counter[NodeId] = Counter()
-        self._rates = Buckets(DISCOVERY_REQUESTS_PER_PEER)
+        self._rates: Buckets[NodeId] = Buckets(DISCOVERY_REQUESTS_PER_PEER)
         self._malformed: Counter[NodeId] = Counter()
         self.served: Counter[str] = Counter()
         """Requests that were given to the handler, by kind."""

@@ -35,7 +35,7 @@ from ..protocol.limits import (
 )
 from ..protocol.units import NodeId
 from .addresses import parse_address
-from .gossip_rates import Buckets
+from .buckets import Buckets
 from .peer_id import peer_id_text
 
 _log = structlog.get_logger()
@@ -92,7 +92,7 @@ class _Session(ServiceListener, RecordUpdateListener):
         token: trio.lowlevel.TrioToken,
     ) -> None:
         self._node, self._counts, self._send, self._token = node, counts, send, token
-        self._names = Buckets(LAN_NAMES)
+        self._names: Buckets[NodeId] = Buckets(LAN_NAMES)
         self._records, self._flooded = 0, False
         self._zeroconf = Zeroconf()
         name = f"{stringGen(32)}.{service}"

@@ -21,10 +21,11 @@ from libp2p.network.stream.net_stream import NetStream
 from ..protocol.limits import ADDRESSES_MAX
 from ..protocol.units import NodeId
 from .addresses import PeerAddress, parse_address
-from .admission import host_of, is_own_machine
+from .doors import host_of, is_own_machine
 from .host import libp2p_id, node_of
-from .links import links
+from .links import links, remote_of
 from .peer_id import peer_id_text
+from .reachability import Verdict
 
 if TYPE_CHECKING:
     from .transport import Libp2pTransport
@@ -43,6 +44,11 @@ class RawStreams:
     def node_id(self) -> NodeId:
         """Our key."""
         return self._transport.node_id
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether it is known that others cannot dial us."""
+        return self._transport.reach_report.verdict is Verdict.UNREACHABLE
 
     def connected(self) -> frozenset[NodeId]:
         """Peers with a live connection."""
@@ -106,10 +112,8 @@ class RawStreams:
 
     def remote_host(self, node: NodeId) -> str:
         """The IP address (an IPv6 /64) from which `node` is connected; empty when it is not."""
-        for connection in self._network.connections.get(libp2p_id(node), []):
-            with suppress(Exception):  # the socket may be gone
-                return host_of(connection.muxed_conn.get_remote_address())  # type: ignore[attr-defined]
-        return ""
+        seen = (remote_of(link) for link in links(self._network, node))
+        return next((host_of(remote) for remote in seen if remote is not None), "")
 
 
 def with_peer(address: str, node: NodeId) -> str:

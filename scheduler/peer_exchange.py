@@ -289,11 +289,11 @@ class PeerExchange:
     @property
     def short(self) -> bool:
         """Whether there are fewer connections than half of those wanted, however many nodes are known."""
-        return len(self.presence.wire.transport.connected() & self._kin_unsorted()) < PEERS_WANTED // 2
+        return len(self.presence.wire.transport.connected() & self._kin()) < PEERS_WANTED // 2
 
     def wants(self, node: NodeId) -> bool:
         """Whether a connection to `node` is of use beyond what it was opened for."""
-        return node in self._roots or (self.short and node in self._kin_unsorted())
+        return node in self._roots or (self.short and node in self._kin())
 
     def _class(self) -> bytes:
         return self.presence.cell.execution_class if self.presence.cell is not None else b""

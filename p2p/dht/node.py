@@ -96,6 +96,8 @@ class Dht:
         self.values = self._library.value_store = BoundedValues(host, libp2p_id(raw.node_id), now_ms)
         self._library.provider_store = ProviderStore(self.providers, raw)  # type: ignore[assignment]
         self.gate = Gate(self._judge, self._library.handle_stream, request_max_bytes=DHT_REQUEST_MAX_BYTES, ban=raw.ban)
+        self.serving = False
+        """Whether others may ask us; `serve` changes it."""
         self._one_at_a_time = trio.Lock()
         self._opened: set[NodeId] = set()
         self._newcomers: set[NodeId] = set()
@@ -106,8 +108,9 @@ class Dht:
         """Answer others, or be a mere client, as who cannot be reached has to be."""
         if on:
             self._raw.accept(self.protocol, self._answer)
-        else:
+        elif self.serving:
             self._raw.refuse(self.protocol)
+        self.serving = on
 
     async def _answer(self, peer: NodeId, stream: NetStream) -> None:
         """Serve a stream; whoever asks for the first time is entered once it has said that it serves, too."""

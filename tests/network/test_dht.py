@@ -7,10 +7,13 @@ from hashlib import sha256
 
 import pytest
 import trio
+from multiaddr import Multiaddr
+from multiaddr.protocols import P_P2P
 
 from cyxnode.p2p.bans import Bans
 from cyxnode.p2p.dht import node as dht_node
 from cyxnode.p2p.dht.lookup import distance
+from cyxnode.p2p.host import libp2p_id
 from cyxnode.protocol.discovery import class_key
 from cyxnode.protocol.limits import DHT_QUESTIONS_MAX
 from dht_hosts import GENESIS, Host, join, network, opened, until
@@ -155,3 +158,17 @@ async def test_a_newer_record_takes_the_place_of_an_older_one() -> None:
         assert server.dht.values.size() == 1 and (found is None or found.raw == new)
         (record, _), *_ = server.dht.values.store.values()
         assert record.value == new
+
+
+async def test_nobody_is_dialled_by_itself() -> None:
+    """The library dials whoever it has an address of, and it has one of everybody who ever connected, unless it is kept
+    from it."""
+    async with opened(1) as one, opened(2) as other:
+        address = Multiaddr(other.address).decapsulate_code(P_P2P)
+        one.transport._host.get_peerstore().add_addrs(libp2p_id(other.node), [address], 60)
+        connector = one.transport._network.auto_connector
+        await connector.maybe_connect()
+        assert not one.transport.connected()
+        del connector.maybe_connect
+        await connector.maybe_connect()
+        assert one.transport.connected() == {other.node}

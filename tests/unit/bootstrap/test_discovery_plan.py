@@ -53,6 +53,11 @@ def test_a_bootstrap_node_only_finds_its_place() -> None:
     assert {step for _, step in run(Plan(), LAMP, WALK_INTERVAL_S)} == {Step.WALK}
 
 
+def test_a_mere_client_looks_only_while_it_is_short() -> None:
+    assert run(Plan(), Facts(9, 0, of_class=False, short=False, serves=False), 10_000) == []
+    assert run(Plan(), Facts(9, 0, of_class=False, short=True, serves=False), 100) == [(0, Step.WALK)]
+
+
 def test_searching_in_vain_becomes_seldom() -> None:
     at_s = times(run(Plan(), LONELY, 10 * SEARCH_LAST_S), Step.SEARCH)
     waits = [later - earlier for earlier, later in pairwise(at_s)]
