@@ -7,6 +7,10 @@ an invariant; 9 the doctor found a failure; 130 interrupted.
 
 from __future__ import annotations
 
+from . import structlog_alone  # noqa: F401 -- before anything that logs
+
+# isort: split
+
 import importlib
 import sys
 

@@ -11,6 +11,7 @@ import pytest
 pytestmark = pytest.mark.slow
 NODE = """
 import json, sys, trio
+import cyxnode.cli.main
 import cyxnode.cli.run, cyxnode.cli.compose, cyxnode.scheduler.node, cyxnode.executor.process
 from cyxnode.p2p.libp2p_quiet import PACKAGES
 from cyxnode.p2p.postponed import is_loaded
@@ -27,8 +28,8 @@ async def main():
         assert await one.request(node, "/echo", b"x", timeout_s=10) == b"x"
 
 trio.run(main)
-unwanted = ("torch", "numpy", "libp2p.transport.quic.connection", "libp2p.transport.websocket.transport",
-            "libp2p.kad_dht.kad_dht", "libp2p.relay.circuit_v2.protocol", "websockets.asyncio.server")
+unwanted = ("torch", "numpy", "rich", "pygments", "libp2p.transport.quic.connection",
+            "libp2p.transport.websocket.transport", "libp2p.kad_dht.kad_dht", "libp2p.relay.circuit_v2.protocol", "websockets.asyncio.server")
 loaded = [name for name in (*PACKAGES, *unwanted) if is_loaded(name)]
 import libp2p, httpx
 import libp2p.kad_dht, libp2p.relay.circuit_v2, libp2p.transport.websocket.transport
