@@ -28,8 +28,8 @@ async def main():
         assert await one.request(node, "/echo", b"x", timeout_s=10) == b"x"
 
 trio.run(main)
-unwanted = ("torch", "numpy", "rich", "pygments", "libp2p.transport.quic.connection",
-            "libp2p.transport.websocket.transport", "libp2p.kad_dht.kad_dht", "libp2p.relay.circuit_v2.protocol", "websockets.asyncio.server")
+unwanted = ("torch", "numpy", "rich", "pygments", "libp2p.transport.quic.connection", "websockets.asyncio.server",
+            "libp2p.transport.websocket.transport", "libp2p.kad_dht.kad_dht", "libp2p.relay.circuit_v2.protocol")
 loaded = [name for name in (*PACKAGES, *unwanted) if is_loaded(name)]
 import libp2p, httpx
 import libp2p.kad_dht, libp2p.relay.circuit_v2, libp2p.transport.websocket.transport
