@@ -20,7 +20,7 @@ from .addresses import AddressBook, PeerAddress
 from .circuits import Circuits
 from .host import libp2p_id
 from .links import has_direct, links
-from .sourced_dial import SourceTaken, dial_from, free_port
+from .sourced_dial import SourceTaken, dial_from, free_port, upgrade
 
 _T = TypeVar("_T")
 _log = structlog.get_logger()
@@ -85,7 +85,7 @@ class Dialler:
 
         async def dial() -> None:
             raw = await dial_from(self.source_port, address.host, address.port)
-            await self._network.upgrade_outbound_raw_conn(raw, libp2p_id(address.node))
+            await upgrade(self._network, raw, address.node)
 
         try:
             await bounded(dial, "dial", address.node)

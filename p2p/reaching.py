@@ -71,6 +71,11 @@ class Reaching:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self.reach.run)
 
+    def stop(self) -> None:
+        """Dial nobody any more: we are about to hang up on everybody."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
     def figures(self) -> ReachFigures:
         """What goes on here, in numbers."""
         relay, upgrade = self._relay, self._upgrade

@@ -185,7 +185,7 @@ class Relay:
         while data := await source.read(RELAY_CHUNK_BYTES):
             left[0] -= len(data)
             if left[0] < 0:
-                self.refused["circuit_bytes"] += 1
+                self.refused["circuit_bytes"] += left[0] + len(data) >= 0  # once, whichever side it was
                 raise PeerUnreachable("the circuit has carried its share")
             self.bytes += len(data)
             delay_s = self._quota.delay_s(len(data), trio.current_time())

@@ -13,8 +13,12 @@ import socket
 import trio
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.swarm import Swarm
 
 from ..protocol.errors import PeerUnreachable
+from ..protocol.limits import SHUTDOWN_TIMEOUT_S
+from ..protocol.units import NodeId
+from .host import libp2p_id
 
 
 class SourceTaken(PeerUnreachable):
@@ -50,3 +54,16 @@ async def dial_from(source_port: int, host: str, port: int, *, initiator: bool =
         sock.close()
         raise
     return RawConnection(TrioTCPStream(trio.SocketStream(sock)), initiator)
+
+
+async def upgrade(network: Swarm, raw: RawConnection, node: NodeId) -> None:
+    """Make a connection with `node` of a socket, as the one who speaks first. Whatever the library raises passes, and
+    the socket is closed then."""
+    whole = False
+    try:
+        await network.upgrade_outbound_raw_conn(raw, libp2p_id(node))
+        whole = True
+    finally:
+        if not whole:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN_TIMEOUT_S):
+                await raw.close()

@@ -118,6 +118,7 @@ class Libp2pTransport:
                     nursery.start_soon(self._heed_deny_list)
                     task_status.started()
                     await self._stop.wait()
+                    self._reaching.stop()
                     await self._disconnect_all()
                     nursery.cancel_scope.cancel()
         except Exception as error:

@@ -42,7 +42,7 @@ from .addresses import PeerAddress
 from .dial_back import Ask
 from .host import libp2p_id
 from .links import has_direct, is_relayed, links
-from .sourced_dial import dial_from
+from .sourced_dial import dial_from, upgrade
 
 UPGRADE = "/cyx/1/upgrade"
 _Socket = Annotated[str, Meta(max_length=52)]
@@ -150,7 +150,7 @@ class Upgrade:
         """A plain call to a peer that says it can be reached."""
         try:
             with trio.fail_after(UPGRADE_DIAL_S):
-                await self._network.upgrade_outbound_raw_conn(await dial_from(0, host, port), libp2p_id(peer))
+                await upgrade(self._network, await dial_from(0, host, port), peer)
         except Exception as error:
             # The library raises a dozen types here; the relayed connection stays.
             _log.info("not_dialled_direct", peer=base58(peer), host=host, cause=repr(error)[:200])
@@ -173,7 +173,7 @@ class Upgrade:
 
     async def _upgraded(self, raw: Any, peer: NodeId, host: str, port: int, initiator: bool) -> None:
         if initiator:
-            await self._network.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
+            await upgrade(self._network, raw, peer)
             return
         where = PeerAddress("ip6" if ":" in host else "ip4", host, port, peer)
         connection = await self._network.upgrade_inbound_raw_conn(raw, Multiaddr(str(where)))
