@@ -8,7 +8,7 @@ FOREIGN := $(VENV)/foreign
 MODELS_READY := $(FOREIGN)/.ready
 ARGS ?=
 # Test files that run side by side. Many wait for processes or timers most of their time; more jobs than cores slow those that measure.
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: help setup demo test check static formatted linted typed layered program-rebuilt format bench sim-soak program \
 	mutate-program fuzz clean distclean
