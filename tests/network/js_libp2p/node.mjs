@@ -13,7 +13,7 @@ export function createNode (degree = 6) {
     transports: [tcp()],
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
-    connectionManager: { maxConnections: 500 },
+    connectionManager: { maxConnections: 500, inboundConnectionThreshold: 500 }, // all dial from one host
     services: {
       identify: identify(),
       ping: ping(),
