@@ -196,6 +196,7 @@ def _addresses(node: NodeId, raws: Any, host: str) -> tuple[str, ...]:
         try:
             texts.append(str(Multiaddr(raw)) if len(raw) <= ADDRESS_MAX_CHARS else "")
         except Exception:
+            # A stranger's bytes: the library has a dozen ways to refuse them.
             continue
     return believed(texts, node, host)
 

@@ -94,7 +94,6 @@ PEERS_REMEMBERED_MAX = 512
 PEER_EXCHANGE_MAX = 32
 INBOUND_STREAMS_MAX = 128
 GOSSIP_QUEUE_MAX = 1024
-JOURNAL_EVENTS_MAX = 100_000
 
 # money
 MICRO = 1_000_000
@@ -147,7 +146,6 @@ AIRDROP_MAX_LAMPORTS = 1_000 * 10**9
 FAUCET_MAX_MICRO_CYX = 1_000_000 * MICRO
 
 # chain client (ledger.sender, ledger.http_rpc)
-CHAIN_CONNECT_TIMEOUT_S = 2.0
 CHAIN_REQUEST_TIMEOUT_S = 5.0
 SUBMIT_ATTEMPTS_MAX = 5
 """How often a transaction is signed anew after its blockhash expired."""
@@ -180,7 +178,6 @@ REQUEST_WATCH_S = 0.5
 RESET_TIMEOUT_S = 1.0
 PROTOCOL_MAX_CHARS = 128
 TOPIC_MAX_CHARS = 128
-GOSSIP_SEEN_MAX = 8192
 KEEPALIVE_INTERVAL_S = 10.0
 PULSE_INTERVAL_S = 4.0
 """A peer that has said nothing for so long is asked whether it lives."""
