@@ -1,7 +1,8 @@
 """The requester's end of a growing answer: pieces in order, from the worker that won, over as many streams as it takes.
 
 A stream that breaks is opened again after 1, 2, 4, 8 and 16 s, from the piece that is due: nothing is shown twice and
-nothing is left out. What never comes is shown from the settled result, which is fetched in any case.
+nothing is left out. Before the first piece it is tried a few times more, quickly: the worker may hear of its award
+after us. What never comes is shown from the settled result, which is fetched in any case.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..protocol.messages import Tokens, TokensRequest
 from ..protocol.units import JobId, NodeId, base58
 from .wire import TOKENS, Wire
 
-QUICK_S = 0.05
+EARLY_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 log = structlog.get_logger()
 
 
@@ -38,23 +39,24 @@ class TokenReader:
 
     async def run(self) -> None:
         """Until the worker has no more; gives up after the last delay without a new piece."""
-        failures = 0
+        failures, early = 0, iter(EARLY_DELAYS_S)
         while True:
             before = self.due
             try:
                 await self._read()
                 return
             except (PeerUnreachable, RemoteError) as error:
+                if not self.due and (delay_s := next(early, None)) is not None:
+                    log.debug("no answer yet", job=base58(self.job), cause=str(error), again_s=delay_s)
+                    await trio.sleep(delay_s)
+                    continue
                 failures = 1 if self.due > before else failures + 1
                 if failures > len(RETRY_DELAYS_S):
                     self.trouble(f"the answer is not shown any further ({error}); its result will be fetched")
                     return
-                # the worker may hear of its award a moment after us
-                early = not self.due and failures == 1
-                delay_s = QUICK_S if early else RETRY_DELAYS_S[failures - 1]
+                delay_s = RETRY_DELAYS_S[failures - 1]
                 log.info("token stream broke", job=base58(self.job), at=self.due, cause=str(error), again_s=delay_s)
-                if not early:
-                    self.trouble(f"the stream broke at piece {self.due} ({error}); again in {delay_s:.0f} s")
+                self.trouble(f"the stream broke at piece {self.due} ({error}); again in {delay_s:.0f} s")
                 await trio.sleep(delay_s)
 
     async def _read(self) -> None:
