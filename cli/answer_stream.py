@@ -1,8 +1,7 @@
 """Answers on standard output while they grow: one prompt's after the other, whatever order their pieces come in.
 
-A piece of a prompt that is not due waits. A prompt's turn ends with its last possible token, or once PIECES_PATIENCE
-pieces of later prompts came after its own last one; the settled answers end every turn. They also decide: from the
-first answer that was not shown as it is, all are written once more.
+A piece of a prompt that is not due waits; a prompt's turn ends with the piece that is its answer's last. The settled
+answers end every turn, and decide: if one of them is not what was shown, all are written once more.
 """
 
 from __future__ import annotations
@@ -17,19 +16,17 @@ from typing import TextIO
 from ..protocol.messages import Tokens
 from .text import plain_lines
 
-PIECES_PATIENCE = 8
-
 
 class AnswerStream:
     """Writes the answers to `count` prompts to `out`; `aside` tells the reader what cannot be told there."""
 
-    def __init__(self, count: int, num_predict: int, out: TextIO, aside: Callable[[str], None]) -> None:
-        self._count, self._num_predict, self._out, self._aside = count, num_predict, out, aside
+    def __init__(self, count: int, out: TextIO, aside: Callable[[str], None]) -> None:
+        self._count, self._out, self._aside = count, out, aside
         if isinstance(out, io.TextIOWrapper):
             out.reconfigure(errors="replace")
         self._waiting: dict[int, str] = defaultdict(str)
         self._shown = [""] * count
-        self._turn, self._patience = 0, PIECES_PATIENCE
+        self._ended, self._turn = set[int](), 0
         self._at_line_start, self._gone = True, False
 
     @property
@@ -40,13 +37,13 @@ class AnswerStream:
     def add(self, piece: Tokens) -> None:
         """The next piece of any prompt."""
         index = piece.prompt_index
-        if not self._turn <= index < self._count:
-            return  # late: `finish` sees to it
+        if index >= self._count or index in self._ended:
+            return
         self._waiting[index] += piece.text
+        if piece.last:
+            self._ended.add(index)
         self._show_due()
-        self._patience = PIECES_PATIENCE if index == self._turn else self._patience - 1
-        over = index == self._turn and piece.generated >= self._num_predict
-        if (over or not self._patience) and self._turn + 1 < self._count:
+        while self._turn in self._ended and self._turn + 1 < self._count:
             self._next_turn()
 
     def _show_due(self) -> None:
@@ -57,14 +54,13 @@ class AnswerStream:
     def _next_turn(self) -> None:
         self._end_line()
         self._write("\n")
-        self._turn, self._patience = self._turn + 1, PIECES_PATIENCE
+        self._turn += 1
         self._show_due()
 
     def finish(self, answers: Sequence[str]) -> bool:
         """Show what is missing of the settled answers; returns whether all that was shown is in them."""
-        true = all(answer.startswith(shown) for answer, shown in zip(answers, self._shown, strict=True))
-        whole = all(shown == answer for shown, answer in zip(self._shown[: self._turn], answers, strict=False))
-        if true and whole:
+        true = all(self._is_true(index, answer) for index, answer in enumerate(answers))
+        if true:
             self._waiting.clear()
             self._waiting.update({n: answer[len(self._shown[n]) :] for n, answer in enumerate(answers)})
             self._show_due()
@@ -72,13 +68,14 @@ class AnswerStream:
                 self._next_turn()
         else:
             self.end()
-            self._aside(
-                "the answers as they were verified follow: "
-                + ("the stream was out of order" if true else "the worker had streamed something else")
-            )
+            self._aside("the answers as they were verified follow: the worker had streamed something else")
             self._write("\n\n".join(plain_lines(answer).rstrip("\n") for answer in answers))
         self.end()
         return true
+
+    def _is_true(self, index: int, answer: str) -> bool:
+        shown, over = self._shown[index], index <= self._turn and index in self._ended
+        return shown == answer if over else answer.startswith(shown)
 
     def end(self) -> None:
         """Nothing more comes."""

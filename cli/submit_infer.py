@@ -159,9 +159,8 @@ class Asking:
         from .answer_stream import AnswerStream
         from .render import JobView
 
-        task = self.order.task
         if not self.as_json:
-            self.answers = AnswerStream(len(task.prompts), task.num_predict, sys.stdout, self.say)
+            self.answers = AnswerStream(len(self.order.task.prompts), sys.stdout, self.say)
         self.view = JobView(self.console, self.answers)
 
     def say(self, line: str) -> None:

@@ -105,7 +105,7 @@ class Outbox:
         if not last and 1000 * (now - self._sent_at) < TOKENS_DELAY_MAX_MS:
             return None
         tokens, self._waiting, self._sent_at = tuple(self._waiting), [], now
-        event = TokensGenerated(self._index, self._position, tokens, self._stream.push(tokens, last=last))
+        event = TokensGenerated(self._index, self._position, tokens, self._stream.push(tokens, last=last), last)
         self._position += len(tokens)
         return event
 

@@ -125,16 +125,17 @@ class _Answer:
         if not chunk.get("choices"):
             return None
         choice = chunk["choices"][0]
+        last = bool(choice.get("finish_reason"))
         self.finish = choice.get("finish_reason") or self.finish
         text = choice.get("delta", {}).get("content") or ""
         entries = (choice.get("logprobs") or {}).get("content") or []
-        if not text and not entries:
+        if not text and not entries and not last:
             return None
         position, tokens = len(self.tokens), tuple(int(entry["id"]) for entry in entries)
         self.tokens += tokens
         self.logits += [float(entry["logprob"]) for entry in entries]
         self.pieces.append(text)
-        return TokensGenerated(self.prompt_index, position, tokens, text)
+        return TokensGenerated(self.prompt_index, position, tokens, text, last)
 
     def _named(self, error: Any) -> LocalError | ExecutionFailed:
         message = str(error.get("message", error))[:200]

@@ -70,10 +70,10 @@ class OllamaSession:
                 size += len(text.encode())
                 if size > MODEL_SERVER_REPLY_MAX_BYTES:
                     raise ExecutionFailed(f"the model server sent more than {MODEL_SERVER_REPLY_MAX_BYTES} bytes")
+                if emit is not None and (text or part.done):
+                    await emit(TokensGenerated(index, len(pieces), (), text, bool(part.done)))
                 if text:
                     pieces.append(text)
-                    if emit is not None:
-                        await emit(TokensGenerated(index, len(pieces) - 1, (), text))
                 if part.done:
                     claim = self._claim(index, pieces, part, round(1000 * (trio.current_time() - started)))
         if claim is None:

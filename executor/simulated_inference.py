@@ -61,7 +61,8 @@ class SimulatedInferenceSession:
             while self._stop_reason(index, tokens) is None:
                 await trio.sleep(self._pace)
                 tokens.append(self._next(index, tokens))
-                await emit(TokensGenerated(index, len(tokens) - 1, (tokens[-1],), _text(tokens[-1:])))
+                last = self._stop_reason(index, tokens) is not None
+                await emit(TokensGenerated(index, len(tokens) - 1, (tokens[-1],), _text(tokens[-1:]), last))
             elapsed_ms = round(1000 * (trio.current_time() - started))
             answers.append(self._claim(index, tokens, elapsed_ms))
         return tuple(answers)

@@ -120,7 +120,9 @@ class TokensGenerated:
     """Of the first of `tokens` in the answer, 0-based; without tokens, the number of pieces before."""
     tokens: tuple[int, ...]
     text: str
-    """What these tokens add to the text; empty in the middle of a character."""
+    """What these tokens add to the text; empty in the middle of a character, and where only the end is told."""
+    last: bool
+    """Whether the answer ends here: every answer has one such piece, and none after it."""
 
 
 @dataclass(frozen=True, slots=True)

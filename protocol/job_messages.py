@@ -60,7 +60,7 @@ class TokensRequest(Message, frozen=True):
 
 
 class Tokens(Message, frozen=True):
-    """One piece of an answer. Not verified yet: only the settled claim is."""
+    """One piece of an answer. Not verified yet: only the settled claim is. Answers may interleave."""
 
     job: Bytes32
     sequence: Count
@@ -68,6 +68,9 @@ class Tokens(Message, frozen=True):
     generated: Count
     """Tokens of this prompt's answer so far, this piece included."""
     text: Annotated[str, Meta(max_length=TOKENS_TEXT_MAX_CHARS)]
+    last: bool
+    """Whether the answer ends with this piece, whose text may be empty. Every finished answer has one, and no piece
+    after it."""
 
 
 class Claim(Message, frozen=True):

@@ -17,6 +17,7 @@ from ..protocol.ports import Stream
 from .auction_voting import Awarded
 from .claims import encoded_answers, inference_claim
 from .context import NodeContext
+from .piece_order import PieceOrder
 from .supervision import plain_nursery
 from .traces import SealedTraces
 
@@ -59,8 +60,12 @@ class InferenceWork:
     task: InferSpec
     traces: SealedTraces
     pieces: Pieces
+    _order: PieceOrder = field(init=False)
     _generated: dict[int, int] = field(default_factory=dict)
     _utilization: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._order = PieceOrder(len(self.task.task.prompts))
 
     async def perform(self) -> Claim:
         """Answer every prompt."""
@@ -70,6 +75,8 @@ class InferenceWork:
             async with context.models.session(self.task) as session:
                 generated = await session.generate(self._on_tokens)
             nursery.cancel_scope.cancel()
+        if missing := self._order.unfinished:
+            raise ExecutionFailed(f"the backend sent no last piece for prompts[{missing[0]}]")
         self.pieces.close()
         encoded = encoded_answers(generated, prompts)
         for one in generated:
@@ -79,16 +86,21 @@ class InferenceWork:
         return inference_claim(self.awarded.terms, self.task.backend, self.traces, generated, (cid, encoded), gpu_ppm)
 
     async def _on_tokens(self, event: TokensGenerated) -> None:
-        index = event.prompt_index
-        count = self._generated[index] = max(event.position + max(1, len(event.tokens)), self._generated.get(index, 0))
-        for start in range(0, max(1, len(event.text)), TOKENS_TEXT_MAX_CHARS):
+        index, text = event.prompt_index, event.text
+        if refused := self._order.take(index, last=event.last):
+            raise ExecutionFailed(f"the backend sent {refused}")
+        written = event.position + (len(event.tokens) or bool(text))
+        count = self._generated[index] = max(written, self._generated.get(index, 0))
+        for start in range(0, max(1, len(text)), TOKENS_TEXT_MAX_CHARS):
+            end = start + TOKENS_TEXT_MAX_CHARS
             self.pieces.add(
                 Tokens(
                     job=self.awarded.terms.job,
                     sequence=len(self.pieces.items),
                     prompt_index=index,
                     generated=count,
-                    text=event.text[start : start + TOKENS_TEXT_MAX_CHARS],
+                    text=text[start:end],
+                    last=event.last and end >= len(text),
                 )
             )
 

@@ -153,15 +153,21 @@ class JobRun:
     def _shown(self, result: bytes) -> Answers:
         """The settled answers; what the stream did not show of them is shown now."""
         answers, record = answers_of(result), self.record
-        rest = unheard(answers, record.heard)
+        rest = unheard(answers, record.heard, record.ended)
         if rest is None:
             record.trouble("the worker streamed something else than the committee checked: only the result counts")
         for index, text in (rest or {}).items():
-            for start in range(0, len(text), TOKENS_TEXT_MAX_CHARS):
-                generated, piece = answers.answers[index].generated_tokens, text[start : start + TOKENS_TEXT_MAX_CHARS]
-                record.heard_tokens(
-                    Tokens(job=record.job, sequence=0, prompt_index=index, generated=generated, text=piece)
+            for start in range(0, max(1, len(text)), TOKENS_TEXT_MAX_CHARS):
+                end = start + TOKENS_TEXT_MAX_CHARS
+                piece = Tokens(
+                    job=record.job,
+                    sequence=0,
+                    prompt_index=index,
+                    generated=answers.answers[index].generated_tokens,
+                    text=text[start:end],
+                    last=end >= len(text),
                 )
+                record.heard_tokens(piece)
         return answers
 
     async def _read_tokens(self) -> None:
@@ -169,7 +175,8 @@ class JobRun:
         record = self.record
         while record.award is None:
             await record.changed.wait()
-        await TokenReader(self.wire, record.job, record.award.winner, record.heard_tokens, record.trouble).run()
+        winner, prompts = record.award.winner, record.order.segments
+        await TokenReader(self.wire, record.job, winner, prompts, record.heard_tokens, record.trouble).run()
 
     async def _close(self) -> None:
         self.record.transactions["close_job"] = await self.funding.chain.submit(CloseJob(self.record.job))

@@ -45,6 +45,8 @@ class JobRecord:
     outcome: Signed[Outcome] | None = None
     heard: dict[int, str] = field(default_factory=dict)
     """Of an inference: the texts that were streamed, by prompt."""
+    ended: set[int] = field(default_factory=set)
+    """Prompts whose answer was streamed to its last piece."""
     declines: dict[NodeId, Decline] = field(default_factory=dict)
     stages: dict[str, int] = field(default_factory=dict)
     transactions: dict[str, str] = field(default_factory=dict)
@@ -64,6 +66,8 @@ class JobRecord:
         if not self.heard:
             self.stage("answering")
         self.heard[piece.prompt_index] = self.heard.get(piece.prompt_index, "") + piece.text
+        if piece.last:
+            self.ended.add(piece.prompt_index)
         self.observe(piece)
 
     def trouble(self, detail: str) -> None:

@@ -124,7 +124,7 @@ MESSAGES: tuple[Message, ...] = (
         validation_accuracy_micro=-1,
     ),
     TokensRequest(job=JOB, start=3),
-    Tokens(job=JOB, sequence=3, prompt_index=1, generated=17, text=" sea"),
+    Tokens(job=JOB, sequence=3, prompt_index=1, generated=17, text=" sea", last=True),
     InferenceClaim(
         job=JOB, spec_hash=run(2), execution_class=run(29), final_status="completed", message="",
         traces=(run(21), run(22)), result_uri=f"ipfs://{CID}", result_hash=run(17), result_bytes=900,

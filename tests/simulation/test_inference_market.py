@@ -12,7 +12,7 @@ import trio
 
 from cyxnode.executor.simulated_inference import SimulatedModels
 from cyxnode.protocol.errors import ExecutionFailed, LocalError
-from cyxnode.protocol.inference import Generated
+from cyxnode.protocol.inference import Generated, TokensGenerated
 from cyxnode.protocol.limits import CLASS_WAIT_MS, MICRO
 from cyxnode.protocol.messages import Tokens, token_units
 from cyxnode.protocol.receipt import verify_receipt
@@ -88,6 +88,8 @@ async def test_a_batch_is_answered_in_order_each_prompt_metered(autojump_clock: 
         assert [heard.text(index) for index in range(7)] == [answer.text for answer in answers]
         assert result.receipt["metrics"]["tokens_generated"] == sum(answer.generated_tokens for answer in answers)
         assert len({answer.text for answer in answers}) == 7
+        ends = [piece.prompt_index for piece in heard.pieces if piece.last]
+        assert ends == list(range(7)), "each answer says once where it ends"
 
 
 async def test_a_batch_of_the_most_prompts_fits(autojump_clock: object) -> None:
@@ -178,6 +180,29 @@ class Broken(SimulatedModels):
             yield Session()
 
 
+class Endless(SimulatedModels):
+    """Says of one piece after the other whether it is the last, as it likes."""
+
+    def __init__(self, lasts: tuple[bool, ...]) -> None:
+        super().__init__([(manifest(), 500, 2_000)])
+        self._lasts = lasts
+
+    @asynccontextmanager
+    async def _session(self, spec: Any) -> AsyncIterator[Any]:
+        async with super()._session(spec) as honest:
+            lasts = self._lasts
+
+            class Session:
+                async def generate(self, emit: Any) -> Any:
+                    for place, last in enumerate(lasts):
+                        await emit(TokensGenerated(0, place, (1,), "a", last))
+                    return ()
+
+                check = honest.check
+
+            yield Session()
+
+
 async def test_a_backend_that_fails_is_reported_and_nothing_is_charged(autojump_clock: object) -> None:
     async with market(lambda: Broken(ExecutionFailed("out of memory"))) as (world, requester, _):
         result = await asked(requester, question())
@@ -185,6 +210,23 @@ async def test_a_backend_that_fails_is_reported_and_nothing_is_charged(autojump_
         assert "out of memory" in result.reason
         assert result.receipt is not None and result.receipt["paid"]["amount"] == 0
         assert list((await world.failures()).values()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("lasts", "reason"),
+    [
+        ((False, False), "sent no last piece for prompts[0]"),
+        ((True, True), "sent a piece for prompts[0], whose answer had its last piece"),
+        ((True, False), "sent a piece for prompts[0], whose answer had its last piece"),
+    ],
+)
+async def test_a_backend_that_does_not_know_where_it_ends_is_reported(
+    autojump_clock: object, lasts: tuple[bool, ...], reason: str
+) -> None:
+    async with market(lambda: Endless(lasts)) as (_, requester, _):
+        result = await asked(requester, question())
+        assert (result.phase, result.delivered) == (JobPhase.FAILED, False)
+        assert reason in result.reason
 
 
 async def test_what_no_model_could_answer_costs_no_worker_its_record(autojump_clock: object) -> None:

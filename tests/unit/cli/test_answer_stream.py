@@ -8,22 +8,22 @@ import os
 import pytest
 from rich.console import Console
 
-from cyxnode.cli.answer_stream import PIECES_PATIENCE, AnswerStream
+from cyxnode.cli.answer_stream import AnswerStream
 from cyxnode.cli.render import JobView, waterfall
 from cyxnode.protocol.messages import Tokens
 from cyxnode.scheduler.orders import Stage
 
 
-def piece(prompt: int, text: str, generated: int = 1) -> Tokens:
-    return Tokens(job=bytes(32), sequence=0, prompt_index=prompt, generated=generated, text=text)
+def piece(prompt: int, text: str, *, last: bool = False) -> Tokens:
+    return Tokens(job=bytes(32), sequence=0, prompt_index=prompt, generated=1, text=text, last=last)
 
 
 class Shown:
     """A stream into a string, and what it said aside."""
 
-    def __init__(self, count: int = 1, num_predict: int = 64) -> None:
+    def __init__(self, count: int = 1) -> None:
         self.out, self.said = io.StringIO(), list[str]()
-        self.stream = AnswerStream(count, num_predict, self.out, self.said.append)
+        self.stream = AnswerStream(count, self.out, self.said.append)
 
     @property
     def text(self) -> str:
@@ -48,31 +48,52 @@ def test_interleaved_answers_are_shown_one_after_the_other() -> None:
     assert shown.text == "abc\n\nxyz\n" and shown.said == []
 
 
-def test_a_turn_ends_with_the_last_possible_token() -> None:
-    shown = Shown(2, num_predict=2)
-    shown.stream.add(piece(1, "x"))
-    shown.stream.add(piece(0, "a", 2))
-    assert shown.text == "a\n\nx"
-
-
-def test_a_turn_ends_when_only_later_answers_grow() -> None:
+def test_a_turn_ends_with_the_last_piece_of_its_answer() -> None:
     shown = Shown(3)
+    shown.stream.add(piece(1, "x"))
     shown.stream.add(piece(0, "a"))
-    for _ in range(PIECES_PATIENCE):
-        shown.stream.add(piece(1, "x"))
-    assert shown.text == "a\n\n" + "x" * PIECES_PATIENCE
-    shown.stream.add(piece(1, "y"))
-    assert shown.text.endswith("xy")
+    assert shown.text == "a"
+    shown.stream.add(piece(0, "", last=True))
+    assert shown.text == "a\n\nx"
+    shown.stream.add(piece(2, "p", last=True))
+    assert shown.text == "a\n\nx"
+    shown.stream.add(piece(1, "y", last=True))
+    assert shown.text == "a\n\nxy\n\np"
+    assert shown.stream.finish(["a", "xy", "p"]) and not shown.said
+    assert shown.text == "a\n\nxy\n\np\n"
 
 
-def test_what_came_too_late_for_its_place_makes_all_appear_once_more() -> None:
+def test_an_answer_that_pauses_keeps_its_turn() -> None:
     shown = Shown(2)
-    for _ in range(PIECES_PATIENCE):
-        shown.stream.add(piece(1, "x"))
-    shown.stream.add(piece(0, "late"))
-    assert shown.stream.finish(["late", "x" * PIECES_PATIENCE]), "nothing that was shown is untrue"
-    assert shown.text.endswith("late\n\n" + "x" * PIECES_PATIENCE + "\n")
-    assert "out of order" in shown.said[0]
+    for text in ("x", *"yz" * 50):
+        shown.stream.add(piece(1, text))
+    shown.stream.add(piece(0, "late", last=True))
+    assert shown.text == "late\n\nx" + "yz" * 50
+
+
+def test_an_answer_that_was_ended_too_early_is_told_and_corrected() -> None:
+    shown = Shown(2)
+    shown.stream.add(piece(0, "hal", last=True))
+    shown.stream.add(piece(0, "f", last=True))
+    shown.stream.add(piece(1, "x"))
+    assert shown.text == "hal\n\nx"
+    assert not shown.stream.finish(["half", "x"])
+    assert shown.text == "hal\n\nx\nhalf\n\nx\n"
+    assert "something else" in shown.said[0]
+
+
+def test_a_last_answer_that_was_ended_too_early_is_not_just_gone_on_with() -> None:
+    shown = Shown()
+    shown.stream.add(piece(0, "hal", last=True))
+    assert not shown.stream.finish(["half"])
+    assert shown.text == "hal\nhalf\n"
+
+
+def test_what_was_said_too_early_and_never_shown_is_not_held_against_it() -> None:
+    shown = Shown(2)
+    shown.stream.add(piece(1, "lies", last=True))
+    assert shown.stream.finish(["one", "two"]) and not shown.said
+    assert shown.text == "one\n\ntwo\n"
 
 
 def test_a_stream_that_said_something_else_is_told_and_corrected() -> None:
@@ -106,7 +127,7 @@ def test_a_reader_that_goes_ends_no_job() -> None:
     os.close(read)
     said = list[str]()
     with os.fdopen(write, "w") as out:
-        stream = AnswerStream(1, 64, out, said.append)
+        stream = AnswerStream(1, out, said.append)
         stream.add(piece(0, "a"))
         stream.add(piece(0, "b"))
         assert stream.finish(["ab"])
@@ -121,7 +142,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("out", "lines"), [(Terminal(), 3), (io.StringIO(), 2)])
 async def test_a_stage_begins_its_own_line_on_a_shared_terminal(out: io.StringIO, lines: int) -> None:
     text = io.StringIO()
-    view = JobView(Console(file=text, width=200), AnswerStream(1, 64, out, print))
+    view = JobView(Console(file=text, width=200), AnswerStream(1, out, print))
     view.observe(Stage("answering", 0, ""))
     view.observe(piece(0, "The bo"))
     view.observe(Stage("trouble", 10, "the stream broke"))

@@ -47,6 +47,7 @@ async def test_an_honest_answer_is_streamed_and_passes(backend: Inference, optio
         mine = [event for event in heard.events if event.prompt_index == claim.prompt_index]
         assert tuple(token for event in mine for token in event.tokens) == claim.tokens
         assert "".join(event.text for event in mine) == claim.text
+        assert [event.last for event in mine] == [False] * (len(mine) - 1) + [True]
         assert [event.position for event in mine] == [
             sum(len(event.tokens) for event in mine[:place]) for place in range(len(mine))
         ]

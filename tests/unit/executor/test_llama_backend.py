@@ -53,6 +53,7 @@ async def test_it_knows_the_capital_of_france_and_can_be_checked(model: ModelFil
     assert (claim.stop_reason, claim.prompt_tokens > 10) == ("end", True)
     assert "".join(event.text for event in heard.events) == claim.text
     assert tuple(token for event in heard.events for token in event.tokens) == claim.tokens
+    assert [event.last for event in heard.events] == [False] * (len(heard.events) - 1) + [True]
     assert len(heard.events) > 3
     assert len(claim.trace) == 4 * len(claim.tokens) == 4 * claim.generated_tokens
     assert (check.ok, check.trace) == (True, claim.trace)
@@ -63,8 +64,10 @@ async def test_it_knows_the_capital_of_france_and_can_be_checked(model: ModelFil
 @pytest.mark.slow
 async def test_sampling_is_repeated_in_another_session(model: ModelFiles) -> None:
     backend = LlamaInference()
-    task = ask("Tell me about boats.", num_predict=6, temperature_micro=1_500_000, seed=3)
-    (claim,) = await answers(backend, model, task)
+    task, heard = ask("Tell me about boats.", num_predict=6, temperature_micro=1_500_000, seed=3), Heard()
+    async with backend.inference_session(model, task) as session:
+        (claim,) = await session.generate(heard)
+    assert [event.last for event in heard.events].index(True) == len(heard.events) - 1
     assert (claim.stop_reason, claim.generated_tokens) == ("length", 6)
     assert (await judged(backend, model, task, claim)).ok
     other = ask("Tell me about boats.", num_predict=6, temperature_micro=1_500_000, seed=4)

@@ -57,7 +57,9 @@ async def test_an_answer_is_streamed_and_counted() -> None:
             forged = await session.check(replace(first, text="Good night."))
             counted = await session.check(replace(first, generated_tokens=300))
             absent = await session.check(replace(first, prompt_index=2))
-    assert [event.text for event in heard.events] == ["Good", " day", "."] * 2
+    assert [event.text for event in heard.events] == ["Good", " day", ".", ""] * 2
+    assert [event.last for event in heard.events] == [False, False, False, True] * 2
+    assert [event.position for event in heard.events] == [0, 1, 2, 3] * 2
     assert (first.text, first.prompt_tokens, first.generated_tokens, first.stop_reason) == ("Good day.", 9, 3, "end")
     assert (first.tokens, first.trace, second.prompt_index) == ((), b"", 1)
     assert [check.ok, forged.ok, counted.ok, absent.ok] == [True, False, False, False]
