@@ -22,7 +22,8 @@ from ..protocol.errors import LocalError
 from ..protocol.limits import GRAPH_MAX_BYTES, MICRO, QUORUMS, SAMPLES_MAX, SEGMENTS_MAX, STEPS_MAX
 from ..protocol.ports import Blobs, TrainTask
 from ..protocol.spec import TrainSpec, steps_per_segment
-from ..protocol.units import parse_cyx
+from ..protocol.units import MicroCyx, parse_cyx
+from ..scheduler.orders import check_budget
 from ..scheduler.requester_service import TrainOrder
 
 TABLES: dict[str, set[str]] = {
@@ -101,7 +102,7 @@ def load_plan(path: Path, *, budget: str | None = None, unsandboxed_ok: bool = F
         "seed": read.integer("training", "seed", 0, 2**53, 0),
     }
     order_fields = {
-        "budget": parse_cyx(budget or read.text("job", "budget_cyx"), field="job.budget_cyx"),
+        "budget": _budget(budget or read.text("job", "budget_cyx"), k),
         "work_mflop": work_mflop(graph, dataset.train_examples * epochs),
         "device": read.choice("job", "device", ("any", "cpu", "cuda"), "any"),
         "memory_mb": read.integer("job", "memory_mb", 0, 2**31 - 1, 0),
@@ -112,9 +113,13 @@ def load_plan(path: Path, *, budget: str | None = None, unsandboxed_ok: bool = F
         "k": k,
         "samples": read.integer("verification", "samples", 1, SAMPLES_MAX, 2),
     }
-    if order_fields["budget"] == 0:
-        raise LocalError("is zero", field="job.budget_cyx", fix="offer something")
     return Plan(spec_fields, dataset, order_fields)
+
+
+def _budget(text: str, k: int) -> MicroCyx:
+    budget = parse_cyx(text, field="job.budget_cyx")
+    check_budget(budget, k, field="job.budget_cyx")
+    return budget
 
 
 @contextmanager

@@ -84,8 +84,8 @@ def recompute(terms: JobTerms, encoded: bytes) -> Award:
         bid = decode_bid(signed.message)
         if signed.message.job != terms.job or counts[digest] < terms.m or signed.sender in terms.committee:
             raise RemoteError("proposal holds a bid that does not count", peer=signed.sender)
-        if bid.price > terms.announce.price_limit or signed.sender not in records:
-            raise RemoteError("proposal holds a bid above the limit or without a record", peer=signed.sender)
+        if not terms.announce.price_least <= bid.price <= terms.announce.price_limit or signed.sender not in records:
+            raise RemoteError("proposal holds a bid beyond the limits or without a record", peer=signed.sender)
         record = records[signed.sender]
         candidates.append(Candidate(digest, signed.sender, bid, record.stake, record.reputation_ppm))
     present = {candidate.digest for candidate in candidates}

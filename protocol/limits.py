@@ -99,6 +99,9 @@ GOSSIP_QUEUE_MAX = 1024
 MICRO = 1_000_000
 LAMPORTS_PER_SOL = 1_000_000_000
 FEE_BPS_MAX = 1_000
+PRICE_PER_SEAT_MIN = 50
+"""Least price in micro-CYX for each seat of the committee: at the fee terms of `ledger.genesis`, where verifiers share
+2 % of what is paid, the least of which each is owed one whole micro-CYX."""
 AMOUNT_MAX = (1 << 63) // 10_000
 """Largest amount in micro-CYX: no product with basis points overflows 64 bits."""
 

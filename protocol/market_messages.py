@@ -14,6 +14,7 @@ from .limits import (
     DATASETS_MAX,
     GENERATED_TOKEN_UNITS,
     MICRO,
+    PRICE_PER_SEAT_MIN,
     PROMPT_TOKEN_UNITS,
     PROMPTS_MAX,
     ROUNDS_MAX,
@@ -98,9 +99,19 @@ class JobAnnounce(Message, frozen=True):
         return token_units(self.inference.prompt_tokens, self.inference.generated_tokens)
 
     @property
+    def price_least(self) -> int:
+        """Lowest price that a bid may name."""
+        return least_price(self.k)
+
+    @property
     def price_limit(self) -> int:
         """Highest price that a bid may name."""
         return min(self.reserve, self.budget)
+
+
+def least_price(k: int) -> int:
+    """Micro-CYX that a whole job must cost so that none of its `k` verifiers checks for nothing."""
+    return k * PRICE_PER_SEAT_MIN
 
 
 def token_units(prompt_tokens: int, generated_tokens: int) -> int:

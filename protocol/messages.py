@@ -42,6 +42,7 @@ from .market_messages import Outcome as Outcome
 from .market_messages import Proposal as Proposal
 from .market_messages import ScoreWeights as ScoreWeights
 from .market_messages import Tally as Tally
+from .market_messages import least_price as least_price
 from .market_messages import token_units as token_units
 from .presence_messages import Capability as Capability
 from .presence_messages import Heartbeat as Heartbeat

@@ -68,6 +68,7 @@ class AuctionTerms:
     job: JobId
     me: NodeId
     m: int
+    price_least: int
     price_limit: int
     commit_ms: int
     reveal_ms: int
@@ -243,7 +244,7 @@ def _on_reveal(auction: Auction, seen: RevealSeen) -> Step:
             return auction, []
         return replace(auction, early_reveals={**auction.early_reveals, seen.bidder: seen}), []
     commitment = bid_commitment(terms.job, seen.bidder, seen.salt, seen.bid)
-    if auction.commits.get(seen.bidder) != commitment or seen.price > terms.price_limit:
+    if auction.commits.get(seen.bidder) != commitment or not terms.price_least <= seen.price <= terms.price_limit:
         return auction, []
     if seen.bidder in auction.committee:
         return auction, []

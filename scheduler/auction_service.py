@@ -115,6 +115,7 @@ class AuctionRun:
             job=self.job,
             me=self.context.wire.me,
             m=QUORUMS[announce.k],
+            price_least=announce.price_least,
             price_limit=announce.price_limit,
             commit_ms=announce.commit_window_ms,
             reveal_ms=announce.reveal_window_ms,

@@ -7,19 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..protocol.errors import LocalError
 from ..protocol.inference import Answers, InferSpec, InferTask, prompt_tokens_most
 from ..protocol.limits import CLASS_WAIT_MS, COMMIT_WINDOW_MS, REVEAL_WINDOW_MS, ROUND_MS
-from ..protocol.messages import Capability, InferTerms, ModelOffer, Progress, ScoreWeights, Tokens
+from ..protocol.messages import Capability, InferTerms, ModelOffer, Progress, ScoreWeights, Tokens, least_price
 from ..protocol.spec import TrainSpec
-from ..protocol.units import JobId, MicroCyx
+from ..protocol.units import JobId, MicroCyx, format_cyx
 from .job import Job, JobPhase
 from .pricing import price_of, price_of_tokens
 from .requirements import ModelWish, Requirements
 
 
+def check_budget(budget: MicroCyx, k: int, *, field: str) -> None:
+    """LocalError for a budget of which each of `k` verifiers could not be paid anything."""
+    if budget < least_price(k):
+        least = format_cyx(MicroCyx(least_price(k)))
+        text = f"{format_cyx(budget)} CYX pays no share to each of {k} verifiers"
+        raise LocalError(text, field=field, fix=f"offer {least} CYX or more")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(ABC):
-    """What every order says. A budget of 0 stands for the highest live price at the time of funding."""
+    """What every order says. A budget of 0 stands for the highest live price at the time of funding; any other is at
+    least `least_price`, or LocalError is raised."""
 
     budget: MicroCyx
     device: Literal["any", "cpu", "cuda"] = "any"
@@ -34,6 +44,10 @@ class Order(ABC):
     reveal_window_ms: int = REVEAL_WINDOW_MS
     round_ms: int = ROUND_MS
     weights: ScoreWeights = field(default_factory=ScoreWeights)
+
+    def __post_init__(self) -> None:
+        if self.budget:
+            check_budget(self.budget, self.k, field="budget")
 
     @property
     @abstractmethod
@@ -52,11 +66,11 @@ class Order(ABC):
 
     @abstractmethod
     def price_at(self, offer: Capability) -> int:
-        """What a fitting node would ask for all of it, in micro-CYX."""
+        """What a fitting node's rates come to for all of it, in micro-CYX."""
 
     def prices(self, offers: Sequence[Capability]) -> list[int]:
         """What fitting nodes would ask."""
-        return [self.price_at(offer) for offer in offers]
+        return [max(self.price_at(offer), least_price(self.k)) for offer in offers]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,7 @@ def quote(announce: JobAnnounce, offer: Offer, *, running: int, free_stake: int,
         return Declined(DeclineReason.SANDBOX, "no sandbox here; allow it with unsandboxed_ok")
     if work is None:
         return Declined(DeclineReason.MODEL, "this node does not serve the model")
-    seconds, price = work
+    seconds, price = work[0], max(work[1], announce.price_least)
     if price > announce.price_limit:
         return Declined(DeclineReason.PRICE, f"from {price / MICRO:.6f} CYX here")
     if price > free_stake:

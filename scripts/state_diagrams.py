@@ -97,7 +97,7 @@ def presence_diagram() -> str:
 def auction_diagram() -> str:
     """An auction, walked as bidder without a seat, as member, and as leader."""
     sealed = {node: auction.SealedBid(b"bid", bytes([index]) * 32) for index, node in enumerate((ME, A, B))}
-    terms = auction.AuctionTerms(JOB, ME, 2, 100, 250, 250, 500)
+    terms = auction.AuctionTerms(JOB, ME, 2, 1, 100, 250, 250, 500)
     committees = ((ME, A, B), (A, ME, B), (A, B, NodeId(bytes([9]) * 32)))
     starts = [
         ((auction.open_auction(terms, 0, frozenset({A, B}), sealed[ME])[0], 0), committee) for committee in committees

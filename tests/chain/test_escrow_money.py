@@ -8,7 +8,9 @@ import pytest
 
 from chain_world import CLASS, World, node_id
 from cyxnode.ledger import escrow_layout as layout
+from cyxnode.ledger.genesis import FEE_BPS, VERIFIER_SHARE_BPS
 from cyxnode.protocol.limits import AMOUNT_MAX
+from cyxnode.protocol.messages import least_price
 from cyxnode.protocol.units import MicroCyx
 
 
@@ -23,6 +25,19 @@ def test_division_at_the_edges(price: int, units: int, total: int) -> None:
     settled = world.job(job.job)
     assert settled is not None
     assert settled.paid == price * units // total
+
+
+@pytest.mark.parametrize("k", [3, 5, 7])
+@pytest.mark.parametrize(("below", "owed"), [(0, 1), (1, 0)])
+def test_the_least_price_is_the_lowest_that_pays_every_verifier(k: int, below: int, owed: int) -> None:
+    """With the fee terms of a new network (`ledger.genesis`)."""
+    world = World(k + 1, fee_bps=FEE_BPS, verifier_share_bps=VERIFIER_SHARE_BPS)
+    job = world.seated_job(world.open_job_wish(k=k))
+    settlement = replace(world.settlement(job), price=MicroCyx(least_price(k) - below), fee_mask=(1 << k) - 1)
+    world.submit(world.signed(job, settlement))
+    settled = world.job(job.job)
+    assert settled is not None
+    assert settled.shares == (owed,) * k
 
 
 def test_counters_stop_at_the_top() -> None:

@@ -20,7 +20,7 @@ from sample_messages import BID
 JOB, SALT = JobId(b"j" * 32), b"s" * 32
 NODES = [NodeId(bytes([n]) * 32) for n in range(1, 9)]
 ME = NODES[0]
-TERMS = machine.AuctionTerms(JOB, ME, m=2, price_limit=100, commit_ms=250, reveal_ms=250, round_ms=500)
+TERMS = machine.AuctionTerms(JOB, ME, m=2, price_least=2, price_limit=100, commit_ms=250, reveal_ms=250, round_ms=500)
 ORDER = [Phase.COMMITTING, Phase.REVEALING, Phase.TALLYING, Phase.ROUNDS, Phase.AWARDED, Phase.UNSOLD]
 FINAL = (Phase.AWARDED, Phase.UNSOLD)
 nodes = st.sampled_from(NODES)
@@ -76,7 +76,7 @@ class Auctions(RuleBasedStateMachine):
     def reveals(self, bidder: NodeId, bid: bytes, price: int) -> None:
         known = self.auction.reveals.get(bidder)
         self.feed(machine.RevealSeen(bidder, bid, SALT, price, bidder + bid, self.now))
-        if price > TERMS.price_limit or len(bid) > BID_MAX_BYTES:
+        if not TERMS.price_least <= price <= TERMS.price_limit or len(bid) > BID_MAX_BYTES:
             assert self.auction.reveals.get(bidder) == known
 
     @rule(node=nodes)

@@ -14,7 +14,7 @@ from cyxnode.executor.simulated import SimulatedRunner
 from cyxnode.protocol import codec
 from cyxnode.protocol.hashing import bid_commitment
 from cyxnode.protocol.limits import MICRO
-from cyxnode.protocol.messages import Bid, BidCommit, BidReveal, Capability, JobAnnounce
+from cyxnode.protocol.messages import Bid, BidCommit, BidReveal, Capability, JobAnnounce, least_price
 from cyxnode.protocol.units import JobId, NodeId, base58
 from cyxnode.protocol.validation import MARKET_KINDS, market_topic, presence_topic
 from cyxnode.scheduler.context import NodeSettings
@@ -24,7 +24,7 @@ from cyxnode.scheduler.wire import Wire
 from market_world import World, open_world, run_job
 
 pytestmark = pytest.mark.slow
-CHEAP = Bid(price=1, estimated_ms=1000, device="cpu", memory_mb=0, queue_length=0, region="", datasets=())
+CHEAP = Bid(price=1_000, estimated_ms=1000, device="cpu", memory_mb=0, queue_length=0, region="", datasets=())
 SALT = bytes(32)
 
 
@@ -111,7 +111,7 @@ async def test_a_commit_after_the_window(autojump_clock: object) -> None:
 
 async def test_a_reveal_of_another_bid_than_was_sealed(autojump_clock: object) -> None:
     async def switch(bidder: Bidder) -> None:
-        await bidder.commit(msgspec.structs.replace(CHEAP, price=2))
+        await bidder.commit(msgspec.structs.replace(CHEAP, price=2_000))
         await trio.sleep(0.1)
         await bidder.reveal(CHEAP)
 
@@ -119,13 +119,14 @@ async def test_a_reveal_of_another_bid_than_was_sealed(autojump_clock: object) -
     assert bidder not in counted
 
 
-async def test_a_reveal_above_the_limit(autojump_clock: object) -> None:
-    async def dear(bidder: Bidder) -> None:
-        await bidder.commit(msgspec.structs.replace(CHEAP, price=6 * MICRO))
+@pytest.mark.parametrize("price", [6 * MICRO, least_price(3) - 1])
+async def test_a_reveal_beyond_the_limits(autojump_clock: object, price: int) -> None:
+    async def beyond(bidder: Bidder) -> None:
+        await bidder.commit(msgspec.structs.replace(CHEAP, price=price))
         await trio.sleep(0.1)
-        await bidder.reveal(msgspec.structs.replace(CHEAP, price=6 * MICRO))
+        await bidder.reveal(msgspec.structs.replace(CHEAP, price=price))
 
-    bidder, counted = await bidders_of_the_award(dear)
+    bidder, counted = await bidders_of_the_award(beyond)
     assert bidder not in counted
 
 

@@ -24,7 +24,7 @@ async def test_a_budget_below_every_price_is_unsold_and_refunded_at_once(autojum
         await world.add_nodes(5)
         requester = await world.add_requester()
         started = trio.current_time()
-        result = await run_job(requester, budget=10)
+        result = await run_job(requester, budget=1_000)
         assert result.phase is JobPhase.UNSOLD
         assert result.declines == {"PRICE": 5}
         assert "5 PRICE (from 0.0" in result.reason

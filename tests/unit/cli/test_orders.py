@@ -53,6 +53,7 @@ def test_the_example_is_a_valid_order(tmp_path: Path) -> None:
         ("epochs", "true", "training.epochs"),
         ("seed", "-1", "training.seed"),
         ("budget_cyx", '"0"', "job.budget_cyx"),
+        ("budget_cyx", '"0.000149"', "job.budget_cyx"),
         ("budget_cyx", '"much"', "job.budget_cyx"),
         ("work_seconds", "1", "job.work_seconds"),
         ("device", '"tpu"', "job.device"),

@@ -71,6 +71,7 @@ MODEL = ("--model", "tiny-lm")
         ((*MODEL, "--prompt", "a", "--k", "4"), "k", "'3', '5', '7'"),
         ((*MODEL, "--prompt", "a", "--budget", "much"), "budget", "2.5"),
         ((*MODEL, "--prompt", "a", "--budget", "0"), "budget", "is zero"),
+        ((*MODEL, "--prompt", "a", "--budget", "0.000149"), "budget", "0.000150 CYX or more"),
         (("--model", "what is this", "--prompt", "a"), "model", "market models"),
         (("--model", "", "--prompt", "a"), "model", "letters"),
         (("--model", "m" * 97, "--prompt", "a"), "model", "96 at most"),

@@ -145,9 +145,9 @@ def test_a_bid_given_twice() -> None:
 
 
 def test_one_bidder_with_two_bids() -> None:
-    second = digest(BIDDERS[0], 5)
+    second = digest(BIDDERS[0], 5_000)
     tallies = tuple(tally(member, [*ALL, second]) for member in MEMBERS)
-    refused(bent(tallies=tallies, reveals=(*FAIR.reveals, reveal(BIDDERS[0], 5))), "a bidder twice")
+    refused(bent(tallies=tallies, reveals=(*FAIR.reveals, reveal(BIDDERS[0], 5_000))), "a bidder twice")
 
 
 def test_another_bid_than_the_sealed_one() -> None:
@@ -167,7 +167,13 @@ def test_a_seated_node_cannot_bid() -> None:
 def test_a_bid_above_the_limit() -> None:
     high = ANNOUNCE.price_limit + 1
     tallies = tuple(tally(member, [digest(BIDDERS[0], high)]) for member in MEMBERS)
-    refused(bent(tallies=tallies, reveals=(reveal(BIDDERS[0], high),)), "above the limit")
+    refused(bent(tallies=tallies, reveals=(reveal(BIDDERS[0], high),)), "beyond the limits")
+
+
+def test_a_bid_that_pays_no_verifier() -> None:
+    low = ANNOUNCE.price_least - 1
+    tallies = tuple(tally(member, [digest(BIDDERS[0], low)]) for member in MEMBERS)
+    refused(bent(tallies=tallies, reveals=(reveal(BIDDERS[0], low),)), "beyond the limits")
 
 
 def test_a_bidder_without_a_chain_record() -> None:

@@ -15,7 +15,7 @@ from sample_messages import BID
 JOB = JobId(b"j" * 32)
 ME, A, B, C, D, STRANGER = (NodeId(bytes([n]) * 32) for n in range(1, 7))
 SALT = b"s" * 32
-TERMS = machine.AuctionTerms(JOB, ME, m=2, price_limit=100, commit_ms=250, reveal_ms=250, round_ms=500)
+TERMS = machine.AuctionTerms(JOB, ME, m=2, price_least=2, price_limit=100, commit_ms=250, reveal_ms=250, round_ms=500)
 
 
 def opened(own: bool = True, terms: machine.AuctionTerms = TERMS) -> tuple[machine.Auction, list[machine.Effect]]:
@@ -191,5 +191,5 @@ def test_early_reveals_are_bounded() -> None:
 
 def test_the_wait_for_late_votes_grows_with_the_round() -> None:
     assert TERMS.vote_grace_ms == 125
-    assert machine.AuctionTerms(JOB, ME, 2, 100, 2_000, 2_000, 2_000).vote_grace_ms == 500
-    assert machine.AuctionTerms(JOB, ME, 2, 100, 50, 50, 50).vote_grace_ms == machine.VOTE_GRACE_MS
+    assert machine.AuctionTerms(JOB, ME, 2, 1, 100, 2_000, 2_000, 2_000).vote_grace_ms == 500
+    assert machine.AuctionTerms(JOB, ME, 2, 1, 100, 50, 50, 50).vote_grace_ms == machine.VOTE_GRACE_MS

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
+from cyxnode.protocol.errors import LocalError
+from cyxnode.protocol.inference import InferTask
 from cyxnode.protocol.limits import MICRO
-from cyxnode.protocol.messages import Bid, DeclineReason
+from cyxnode.protocol.messages import Bid, Capability, DeclineReason, least_price
+from cyxnode.protocol.units import MicroCyx
+from cyxnode.scheduler.orders import InferOrder
 from cyxnode.scheduler.pricing import (
     Declined,
     Offer,
@@ -19,7 +24,7 @@ from cyxnode.scheduler.pricing import (
     reserve_price,
     seconds_of_tokens,
 )
-from sample_messages import ANNOUNCE, INFERENCE, OFFERED
+from sample_messages import ANNOUNCE, INFERENCE, MESSAGES, OFFERED
 
 OFFER = Offer(
     device="cpu", memory_mb=1024, sandboxed=True, rate_micro_per_s=20_000, mflop_per_s=5_000, region="", datasets=(),
@@ -74,6 +79,32 @@ def test_an_unsandboxed_node_bids_where_the_requester_accepts_it() -> None:
 def test_nothing_takes_less_than_a_second_or_costs_nothing() -> None:
     assert estimated_seconds(0, 0) == 1
     assert price_of(1, 10**9, 0) == 1
+
+
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_a_bid_is_never_so_low_that_verifiers_get_nothing(k: int) -> None:
+    bid = asked(changed(rate_micro_per_s=1), k=k)
+    assert isinstance(bid, Bid) and bid.price == least_price(k)
+    declined = asked(changed(rate_micro_per_s=1), k=k, reserve=least_price(k) - 1)
+    assert isinstance(declined, Declined) and declined.reason is DeclineReason.PRICE
+
+
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_a_budget_that_pays_no_verifier_is_refused_with_field_and_fix(k: Literal[3, 5, 7]) -> None:
+    task = InferTask(prompts=("?",), num_predict=1)
+    order = InferOrder(model="tiny", task=task, k=k, budget=MicroCyx(least_price(k)))
+    with pytest.raises(LocalError) as caught:
+        replace(order, budget=MicroCyx(least_price(k) - 1))
+    assert (caught.value.field, caught.value.fix) == ("budget", f"offer 0.000{least_price(k)} CYX or more")
+    assert replace(order, budget=MicroCyx(0)).prices([]) == [], "left to the market"
+
+
+def test_an_order_expects_no_lower_price_than_may_be_bid() -> None:
+    offer = next(one for one in MESSAGES if isinstance(one, Capability))
+    cheap = msgspec.structs.replace(offer, models=(msgspec.structs.replace(OFFERED, prompt_rate=0, generated_rate=0),))
+    order = InferOrder(model=OFFERED.name, task=InferTask(prompts=("?",)), budget=MicroCyx(0), k=5)
+    assert order.price_at(cheap) == 1
+    assert order.prices([cheap]) == [least_price(5)]
 
 
 @pytest.mark.parametrize(("count", "rank"), [(0, -1), (1, 0), (2, 1), (10, 8), (11, 9)])
