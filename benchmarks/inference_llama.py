@@ -20,7 +20,8 @@ from statistics import median
 
 import trio
 
-from cyxnode.executor.llama import LlamaInference, LlamaSession, chat_request
+from cyxnode.executor.llama import LlamaInference, LlamaSession
+from cyxnode.executor.llama_chat import chat_request
 from cyxnode.protocol.inference import InferTask, ModelFiles, ModelManifest, TokensGenerated
 
 FIRST_TOKEN_MAX_MS, OVERHEAD_MAX = 20.0, 1.02

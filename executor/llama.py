@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import platform
 import secrets
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -22,46 +20,25 @@ from typing import Any, cast
 import trio
 
 from ..protocol.errors import ExecutionFailed, LocalError
-from ..protocol.inference import (
-    Generated,
-    InferenceCheck,
-    InferTask,
-    ModelFiles,
-    StopReason,
-    TokensGenerated,
-    check_manifest,
-    check_task,
-)
-from ..protocol.limits import MICRO, MODEL_FILE_MAX_BYTES
+from ..protocol.inference import Generated, InferTask, ModelFiles, TokensGenerated, check_manifest, check_task
+from ..protocol.limits import MODEL_FILE_MAX_BYTES
 from .class_digest import class_digest
-from .repeated_text import compare
+from .llama_chat import ChatAnswer, chat_request
+from .repeated_text import Emit, RepeatingSession
 
 _READ_BYTES = 1 << 20
-_SEEDS = 2**32 - 1
-"""The largest 32-bit seed means 'random' to llama.cpp."""
 _QUIET = -1
 
 
-class LlamaSession:
+class LlamaSession(RepeatingSession):
     """One GGUF model with one task."""
 
     def __init__(self, server: Any, model: ModelFiles, task: InferTask) -> None:
-        self._server, self._task = server, task
-        self._context = model.manifest.context_length
+        super().__init__(model, task)
+        self._server = server
 
-    async def generate(self, emit: Callable[[TokensGenerated], Awaitable[None]]) -> tuple[Generated, ...]:
-        """Answer every prompt; cancelled between two tokens. Raises LocalError for a prompt that does not fit."""
-        return tuple([await self._answer(index, emit) for index in range(len(self._task.prompts))])
-
-    async def check(self, generated: Generated) -> InferenceCheck:
-        """Run the prompt again and compare token by token."""
-        if not 0 <= generated.prompt_index < len(self._task.prompts):
-            reason = f"prompt_index: there is no prompt {generated.prompt_index}"
-            return InferenceCheck(False, 0, 0, 0, reason, b"")
-        return compare(generated, await self._answer(generated.prompt_index, None))
-
-    async def _answer(self, index: int, emit: Callable[[TokensGenerated], Awaitable[None]] | None) -> Generated:
-        answer, started = _Answer(index), trio.current_time()
+    async def _answer(self, index: int, emit: Emit | None) -> Generated:
+        answer, started = ChatAnswer(index), trio.current_time()
         try:
             async with trio.open_nursery() as nursery:
                 # a slow receiver makes the model wait: the callback blocks until there is room
@@ -78,9 +55,9 @@ class LlamaSession:
             raise
         if answer.error:
             raise answer.error
-        return answer.finished(self._task.num_predict, self._context, round(1000 * (trio.current_time() - started)))
+        return answer.finished(self._task.num_predict, round(1000 * (trio.current_time() - started)))
 
-    async def _stream(self, answer: _Answer, sender: trio.MemorySendChannel[TokensGenerated]) -> None:
+    async def _stream(self, answer: ChatAnswer, sender: trio.MemorySendChannel[TokensGenerated]) -> None:
         request = chat_request(self._task, answer.prompt_index)
 
         def heard(chunk: Any) -> bool:
@@ -100,82 +77,6 @@ class LlamaSession:
             reply = await trio.to_thread.run_sync(self._server.handle_chat_completions, request, heard)
             if isinstance(reply, dict):
                 answer.add(reply)
-
-
-@dataclass(slots=True)
-class _Answer:
-    """What has come for one prompt."""
-
-    prompt_index: int
-    tokens: list[int] = field(default_factory=list)
-    logits: list[float] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
-    finish: str = ""
-    prompt_tokens: int = 0
-    error: LocalError | ExecutionFailed | None = None
-
-    def add(self, chunk: Any) -> TokensGenerated | None:
-        """Take one chunk of the OpenAI chat format; the event that it makes, if any."""
-        if "error" in chunk:
-            self.error = self._named(chunk["error"])
-            return None
-        usage = chunk.get("usage")
-        if usage:
-            self.prompt_tokens = int(usage["prompt_tokens"])
-        if not chunk.get("choices"):
-            return None
-        choice = chunk["choices"][0]
-        last = bool(choice.get("finish_reason"))
-        self.finish = choice.get("finish_reason") or self.finish
-        text = choice.get("delta", {}).get("content") or ""
-        entries = (choice.get("logprobs") or {}).get("content") or []
-        if not text and not entries and not last:
-            return None
-        position, tokens = len(self.tokens), tuple(int(entry["id"]) for entry in entries)
-        self.tokens += tokens
-        self.logits += [float(entry["logprob"]) for entry in entries]
-        self.pieces.append(text)
-        return TokensGenerated(self.prompt_index, position, tokens, text, last)
-
-    def _named(self, error: Any) -> LocalError | ExecutionFailed:
-        message = str(error.get("message", error))[:200]
-        if error.get("type") in ("exceed_context_size_error", "invalid_request_error"):
-            return LocalError(message, field=f"task.prompts[{self.prompt_index}]", fix="shorten or change the prompt")
-        return ExecutionFailed(f"llama.cpp: {message}")
-
-    def finished(self, num_predict: int, context: int, elapsed_ms: int) -> Generated:
-        """The claim. Raises ExecutionFailed when the stream broke off."""
-        stop: StopReason
-        if self.finish == "stop":
-            stop = "end"
-        elif self.finish == "length":
-            stop = "length" if len(self.tokens) >= num_predict else "context"
-        else:
-            raise ExecutionFailed(f"llama.cpp ended without an answer ({self.finish or 'no reason'})")
-        trace = struct.pack(f"<{len(self.logits)}f", *self.logits)
-        text, count = "".join(self.pieces), len(self.tokens)
-        return Generated(
-            self.prompt_index, text, tuple(self.tokens), self.prompt_tokens, count, stop, elapsed_ms, trace
-        )
-
-
-def chat_request(task: InferTask, index: int) -> dict[str, Any]:
-    """One prompt as a chat; only top k and temperature shape the choice, and nothing is remembered between prompts."""
-    digest = sha256(b"cyx/infer/llama" + struct.pack("<2Q", task.seed, index)).digest()
-    system = [{"role": "system", "content": task.system}] if task.system else []
-    return {
-        "messages": [*system, {"role": "user", "content": task.prompts[index]}],
-        "max_tokens": task.num_predict,
-        "temperature": task.temperature_micro / MICRO,
-        "top_k": task.top_k,
-        "samplers": ["top_k", "temperature"],
-        "seed": int.from_bytes(digest[:8], "little") % _SEEDS,
-        "cache_prompt": False,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "logprobs": True,
-        "top_logprobs": 1,
-    }
 
 
 class LlamaModel:

