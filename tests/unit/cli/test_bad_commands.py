@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from cyxnode.cli.main import main
+from command_line import Command, refused
 
 CHAIN_DOWN = ("--rpc", "http://127.0.0.1:1")
 SOMEBODY = ("--bootstrap", "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWSCm8AHpFgxJxVwgw5EhtNbWkT86KuUVHew5fGMoAZsZg")
@@ -17,71 +15,34 @@ SOMEONE = "EAEeekNSDgheQyDX6L16LZJfSjmo46HGz6BpvAs5MP3R"
 EXAMPLE = str(Path(__file__).parents[3] / "examples" / "digits.toml")
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home; nothing of the developer's own settings."""
-    for name in ("KEY", "RPC", "PROGRAM", "BOOTSTRAP", "LOG_LEVEL", "LOG_FORMAT"):
-        monkeypatch.delenv(f"CYXNODE_{name}", raising=False)
-    monkeypatch.setenv("CYXNODE_HOME", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
-def command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Runs `cyxnode ARGUMENTS` in this process."""
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["cyxnode", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
-
-
-def refused(ended: Ended, field: str, text: str = "", code: int = 2) -> None:
-    (line,) = ended.err.strip().splitlines()
-    assert line.startswith(f"error: {field}: "), line
-    assert "(fix: " in line and line.endswith(")"), line
-    assert text in line, line
-    assert ended.code == code and ended.out == ""
-
-
 @pytest.mark.parametrize("rate", ["abc", "-1", "1.0000001", "1e400", ""])
-def test_a_rate_that_is_no_amount(command, rate: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_rate_that_is_no_amount(command: Command, rate: str) -> None:
     refused(command("run", *SOMEBODY, f"--rate={rate}"), "rate", "at most six decimals")
 
 
-def test_a_stake_that_is_no_amount(command) -> None:  # type: ignore[no-untyped-def]
+def test_a_stake_that_is_no_amount(command: Command) -> None:
     refused(command("run", *SOMEBODY, "--stake", "many"), "stake")
 
 
-def test_no_bootstrap_node_is_known(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_no_bootstrap_node_is_known(command: Command, home: Path) -> None:
     refused(command("run"), "bootstrap", "cyxnode bootstrap run")
     (home / "bootstrap.addresses").write_text("\n")
     refused(command("run"), "bootstrap", str(home / "bootstrap.addresses"))
 
 
 @pytest.mark.parametrize("address", ["x", "127.0.0.1:4001", "/ip4/127.0.0.1/tcp/4001", "/ip4/127.0.0.1/udp/1/p2p/12D3"])
-def test_an_address_that_is_none(command, home: Path, address: str) -> None:  # type: ignore[no-untyped-def]
+def test_an_address_that_is_none(command: Command, home: Path, address: str) -> None:
     refused(command("run", "--bootstrap", address), "bootstrap", "/tcp/4001/p2p/")
     (home / "bootstrap.addresses").write_text(address)
     refused(command("run"), "bootstrap", "/tcp/4001/p2p/")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", ""])
-def test_a_name_that_is_no_folder(command, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_name_that_is_no_folder(command: Command, name: str) -> None:
     refused(command("run", *SOMEBODY, "--name", name), "name")
 
 
-def test_a_key_that_others_may_read(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_key_that_others_may_read(command: Command, home: Path) -> None:
     key = home / "key.json"
     assert command("keygen", "--key", str(key)).code == 0
     key.chmod(0o644)
@@ -89,14 +50,14 @@ def test_a_key_that_others_may_read(command, home: Path) -> None:  # type: ignor
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[1, 2, 3]", '{"a": 1}', json.dumps([300] * 64), json.dumps([7] * 64)])
-def test_a_file_that_is_no_key(command, home: Path, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_is_no_key(command: Command, home: Path, text: str) -> None:
     key = home / "key.json"
     key.write_text(text)
     key.chmod(0o600)
     refused(command("run", *SOMEBODY, "--key", str(key)), "key")
 
 
-def test_a_named_key_is_never_made_or_replaced(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_named_key_is_never_made_or_replaced(command: Command, home: Path) -> None:
     refused(command("run", *SOMEBODY, "--key", str(home / "none.json")), "key", "cyxnode keygen")
     assert not (home / "none.json").exists()
     assert command("keygen", "--key", str(home / "key.json")).code == 0
@@ -105,18 +66,18 @@ def test_a_named_key_is_never_made_or_replaced(command, home: Path) -> None:  # 
     assert (home / "key.json").read_bytes() == before
 
 
-def test_a_key_that_cannot_be_written(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_key_that_cannot_be_written(command: Command, home: Path) -> None:
     (home / "file").write_text("")
     refused(command("keygen", "--key", str(home / "file" / "key.json")), "key", "writable")
 
 
-def test_a_home_that_cannot_be_written(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_home_that_cannot_be_written(command: Command, home: Path) -> None:
     (home / "file").write_text("")
     refused(command("run", *SOMEBODY, "--home", str(home / "file" / "home")), "home", "writable")
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "x"])
-def test_a_port_that_is_none(command, port: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_port_that_is_none(command: Command, port: str) -> None:
     refused(command("chain", "run", "--in-memory", "--port", port), "port")
 
 
@@ -124,25 +85,25 @@ def test_a_port_that_is_none(command, port: str) -> None:  # type: ignore[no-unt
     "arguments",
     [("nosuch",), ("run", "--nosuch"), ("submit", "train"), ("demo", "--nodes", "2"), ("receipt", "verify")],
 )
-def test_a_command_line_that_click_refuses(command, arguments: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+def test_a_command_line_that_click_refuses(command: Command, arguments: tuple[str, ...]) -> None:
     ended = command(*arguments)
     (line,) = ended.err.strip().splitlines()
     assert line.startswith("error: ") and "--help` for " not in line and line.endswith("--help`)")
     assert ended.code == 2
 
 
-def test_a_config_file_that_is_not_toml(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_config_file_that_is_not_toml(command: Command, home: Path) -> None:
     (home / "config.toml").write_text("run = [")
     refused(command("run"), "config", "config.toml")
 
 
-def test_a_config_file_gives_defaults(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_config_file_gives_defaults(command: Command, home: Path) -> None:
     (home / "config.toml").write_text('[run]\nrate = "nonsense"\n')
     refused(command("run", *SOMEBODY), "rate", "nonsense")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", "not json", '{"version": 2}'])
-def test_a_file_that_is_no_receipt(command, home: Path, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_is_no_receipt(command: Command, home: Path, text: str) -> None:
     (home / "receipt.json").write_text(text)
     for verb in ("verify", "show"):
         ended = command("receipt", verb, str(home / "receipt.json"))
@@ -171,16 +132,16 @@ def test_a_file_that_is_no_receipt(command, home: Path, text: str) -> None:  # t
         (("balance", "--rpc", "ftp://x"), "rpc", "http://"),
     ],
 )
-def test_money_commands_name_what_is_wrong(command, arguments: tuple[str, ...], field: str, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_money_commands_name_what_is_wrong(command: Command, arguments: tuple[str, ...], field: str, text: str) -> None:
     refused(command("wallet", *arguments), field, text)
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "101", "x"])
-def test_pages_of_history_are_bounded(command, limit: str) -> None:  # type: ignore[no-untyped-def]
+def test_pages_of_history_are_bounded(command: Command, limit: str) -> None:
     refused(command("wallet", "history", "--limit", limit), "limit")
 
 
-def test_a_look_at_another_address_makes_no_key(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_look_at_another_address_makes_no_key(command: Command, home: Path) -> None:
     refused(command("wallet", "balance", SOMEONE, *CHAIN_DOWN), "rpc", "did not answer", code=4)
     assert list(home.iterdir()) == []
 
@@ -228,17 +189,17 @@ def test_addresses_and_amounts_that_are_none(home: Path, arguments: tuple[str, .
     assert_one_line(cyxnode(home, *arguments, within_s=15), field, 2)
 
 
-def test_simulated_work_on_a_real_chain(command) -> None:  # type: ignore[no-untyped-def]
+def test_simulated_work_on_a_real_chain(command: Command) -> None:
     pretended = command("run", *SOMEBODY, *CHAIN_DOWN, "--program", "1" * 32, "--simulated-runner", "class0")
     refused(pretended, "simulated-runner", "local chain")
 
 
-def test_a_deny_list_that_is_none(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_deny_list_that_is_none(command: Command, tmp_path: Path) -> None:
     (tmp_path / "deny").write_text("somebody\n")
     refused(command("run", *SOMEBODY, *CHAIN_DOWN, "--deny-list", str(tmp_path / "deny")), "deny-list", "line 1")
     refused(command("bootstrap", "run", *CHAIN_DOWN, "--deny-list", str(tmp_path / "none")), "deny-list")
 
 
 @pytest.mark.parametrize(("fee", "text"), [("-1", "not an amount in SOL"), ("1e9", "not an amount"), ("2", "2 SOL")])
-def test_a_priority_fee_that_is_none_or_beyond_reason(command, fee: str, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_priority_fee_that_is_none_or_beyond_reason(command: Command, fee: str, text: str) -> None:
     refused(command("chain", "info", f"--priority-fee-max={fee}"), "priority-fee-max", text)

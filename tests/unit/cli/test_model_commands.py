@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from cyxnode.cli.main import main
+from command_line import Command, refused
 from cyxnode.cli.market import QUIET_S, heard, rows, words
 from cyxnode.executor.model_record import read_shelf, write_record
 from cyxnode.protocol.messages import Capability, ModelOffer
@@ -24,36 +23,6 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 PRICES = ("--prompt-price", "0.0005", "--generated-price", "0.002")
 
 
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home; nothing of the developer's own settings."""
-    for name in ("KEY", "RPC", "PROGRAM", "BOOTSTRAP", "LOG_LEVEL", "LOG_FORMAT"):
-        monkeypatch.delenv(f"CYXNODE_{name}", raising=False)
-    monkeypatch.setenv("CYXNODE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Runs `cyxnode ARGUMENTS` in this process."""
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["cyxnode", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
-
-
 @pytest.fixture
 def torch_files(tmp_path: Path) -> tuple[str, str]:
     """A real graph, and what could be weights as long as nobody loads them."""
@@ -61,18 +30,10 @@ def torch_files(tmp_path: Path) -> tuple[str, str]:
     return str(EXAMPLES / "tiny_lm.json"), str(tmp_path / "w.safetensors")
 
 
-def refused(ended: Ended, field: str, text: str = "", code: int = 2) -> None:
-    (line,) = ended.err.strip().splitlines()
-    assert line.startswith(f"error: {field}: "), line
-    assert "(fix: " in line, line
-    assert text in line, line
-    assert (ended.code, ended.out) == (code, "")
-
-
 # the shelf
 
 
-def test_from_adding_to_removing(command, home: Path, torch_files: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
+def test_from_adding_to_removing(command: Command, home: Path, torch_files: tuple[str, str]) -> None:
     assert "cyxnode models add" in command("models", "list").out
     added = command("models", "add", "tiny-lm", "--torch", *torch_files, *PRICES, "--no-try", "--json")
     facts = json.loads(added.out)
@@ -92,7 +53,7 @@ def test_from_adding_to_removing(command, home: Path, torch_files: tuple[str, st
     assert list((home / "models").iterdir()) == []
 
 
-def test_an_identity_has_its_own_prices(command, home: Path, torch_files: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
+def test_an_identity_has_its_own_prices(command: Command, home: Path, torch_files: tuple[str, str]) -> None:
     for place, price in (((), "1"), (("--name", "alice"), "2")):
         arguments = ("--torch", *torch_files, "--prompt-price", price, "--generated-price", price, "--no-try")
         assert command("models", "add", "tiny-lm", *arguments, *place).code == 0
@@ -125,18 +86,20 @@ def test_an_identity_has_its_own_prices(command, home: Path, torch_files: tuple[
         (("x", *PRICES, "--gguf", "a", "--name", "../x"), "name", "folder"),
     ],
 )
-def test_what_cannot_be_added_is_named(command, home: Path, arguments: tuple[str, ...], field: str, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_added_is_named(
+    command: Command, home: Path, arguments: tuple[str, ...], field: str, text: str
+) -> None:
     refused(command("models", "add", *arguments), field, text)
     assert not (home / "models").exists()
 
 
-def test_a_name_is_given_once(command, torch_files: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
+def test_a_name_is_given_once(command: Command, torch_files: tuple[str, str]) -> None:
     arguments = ("models", "add", "tiny-lm", "--torch", *torch_files, *PRICES, "--no-try")
     assert command(*arguments).code == 0
     refused(command(*arguments), "model", "cyxnode models price")
 
 
-def test_other_commands_name_what_is_wrong(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_other_commands_name_what_is_wrong(command: Command, home: Path) -> None:
     for verb in ("show", "remove"):
         refused(command("models", verb, "nobody"), "model", "the shelf is empty")
     refused(command("models", "price", "nobody"), "price", "--prompt-price")
@@ -145,7 +108,7 @@ def test_other_commands_name_what_is_wrong(command, home: Path) -> None:  # type
     refused(command("models", "price", "a", "--prompt-price", "-1"), "prompt-price")
 
 
-def test_broken_records_and_missing_files_are_shown(command, home: Path) -> None:  # type: ignore[no-untyped-def]
+def test_broken_records_and_missing_files_are_shown(command: Command, home: Path) -> None:
     write_record(home / "models", gguf_record("a", path="/none\x1b[2J.gguf"))
     (home / "models" / "junk.json").write_text("{}")
     out = command("models", "list").out
@@ -157,7 +120,7 @@ def test_broken_records_and_missing_files_are_shown(command, home: Path) -> None
     assert len(read_shelf([home / "models"])[1]) == 1
 
 
-def test_a_node_needs_a_memory_that_can_be(command) -> None:  # type: ignore[no-untyped-def]
+def test_a_node_needs_a_memory_that_can_be(command: Command) -> None:
     ended = command("run", "--models-memory", "0")
     assert "models_memory" in ended.err
     assert ended.code == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cyxnode.cli.main import main
+from command_line import Command, Ended, refused
 from cyxnode.cli.prompts import make_task, parse_temperature, read_prompts
 from cyxnode.cli.submit_infer import NAMES_SHOWN_MAX, patience_s, served_instead
 from cyxnode.protocol.errors import LocalError
@@ -25,22 +25,14 @@ class Stdin(io.TextIOWrapper):
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Runs `cyxnode submit infer` in this process; returns its one line of error, its field and its exit code."""
+def ask(command: Command, home: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs `cyxnode submit infer`, which refuses what it is asked before anything is made."""
 
-    def run(*arguments: str, stdin: bytes = b"hello") -> tuple[str, int]:
-        for name in ("KEY", "RPC", "PROGRAM", "BOOTSTRAP"):
-            monkeypatch.delenv(f"CYXNODE_{name}", raising=False)
-        monkeypatch.setenv("CYXNODE_HOME", str(tmp_path / "home"))
+    def run(*arguments: str, stdin: bytes = b"hello") -> Ended:
         monkeypatch.setattr(sys, "stdin", Stdin(stdin))
-        monkeypatch.setattr(sys, "argv", ["cyxnode", "submit", "infer", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        (line,) = captured.err.strip().splitlines()
-        assert captured.out == "" and "(fix: " in line
-        assert not (tmp_path / "home").exists(), "nothing is made before the input is right"
-        return line, int(ended.value.code or 0)
+        ended = command("submit", "infer", *arguments)
+        assert list(home.iterdir()) == []
+        return ended
 
     return run
 
@@ -78,20 +70,19 @@ MODEL = ("--model", "tiny-lm")
         (("--model", "a\x1b[2J", "--prompt", "a"), "model", "letters"),
     ],
 )
-def test_a_bad_value_is_named_with_its_fix(ask, arguments: tuple[str, ...], field: str, text: str) -> None:  # type: ignore[no-untyped-def]
-    line, code = ask(*arguments)
-    assert line.startswith(f"error: {field}: ") and text in line and code == 2, line
-    assert len(line) < 400
+def test_a_bad_value_is_named_with_its_fix(ask: Command, arguments: tuple[str, ...], field: str, text: str) -> None:
+    ended = ask(*arguments)
+    refused(ended, field, text)
+    assert len(ended.err) < 400
 
 
 @pytest.mark.parametrize(
     ("data", "text"),
     [(b"", "is empty"), (b"\n\n", "is empty"), (b"a\xffb", "byte 1"), (b"x" * (PROMPT_MAX_BYTES + 9), "more than")],
 )
-def test_standard_input_that_is_no_prompt(ask, data: bytes, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_standard_input_that_is_no_prompt(ask: Command, data: bytes, text: str) -> None:
     for arguments in ((), ("--prompt", "-")):
-        line, code = ask(*MODEL, *arguments, stdin=data)
-        assert line.startswith("error: prompt: ") and text in line and code == 2
+        refused(ask(*MODEL, *arguments, stdin=data), "prompt", text)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +96,9 @@ def test_standard_input_that_is_no_prompt(ask, data: bytes, text: str) -> None: 
         (b"a\n" + b"x" * (PROMPT_MAX_BYTES + 1), "batch line 2", "at most"),
     ],
 )
-def test_a_file_that_is_no_batch(ask, tmp_path: Path, data: bytes, field: str, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_is_no_batch(ask: Command, tmp_path: Path, data: bytes, field: str, text: str) -> None:
     (tmp_path / "batch.txt").write_bytes(data)
-    line, code = ask(*MODEL, "--batch", str(tmp_path / "batch.txt"))
-    assert line.startswith(f"error: {field}: ") and text in line and code == 2
+    refused(ask(*MODEL, "--batch", str(tmp_path / "batch.txt")), field, text)
 
 
 def test_prompts_are_read_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
