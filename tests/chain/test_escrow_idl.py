@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +17,14 @@ from cyxnode.ledger import escrow_layout as layout
 from cyxnode.protocol import chain
 from cyxnode.protocol.chain import Verdict
 from cyxnode.protocol.units import MicroCyx
+from node_packages import assert_no_registry, node_with
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import escrow_accounts
 import escrow_idl
 
 JS = Path(__file__).parent / "js"
-INSTALL_LIMIT_S, RUN_LIMIT_S, NODE_MAJOR_MIN = 300, 120, 20
+RUN_LIMIT_S = 120
 ROLES = {(False, False): 0, (False, True): 1, (True, False): 2, (True, True): 3}
 """(signs, is written) as @solana/kit numbers it."""
 
@@ -99,29 +99,14 @@ def test_the_account_table_is_what_the_encoders_send() -> None:
 
 
 def test_the_lock_file_names_no_registry() -> None:
-    lock = json.loads((JS / "package-lock.json").read_text())
-    for name, package in lock["packages"].items():
-        assert "resolved" not in package
-        assert not name or package["integrity"].startswith("sha512-")
+    assert_no_registry(JS)
     assert all("^" not in version for version in json.loads((JS / "package.json").read_text())["dependencies"].values())
 
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Path of a Node with the packages of the lock file; skips loudly when there is none to be had."""
-    found, npm = shutil.which("node"), shutil.which("npm")
-    if not found or not npm:
-        pytest.skip("SKIPPED, NOT PASSED: node and npm are not installed, so no client was generated from the IDL")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    if int(version.lstrip("v").split(".")[0]) < NODE_MAJOR_MIN:
-        pytest.skip(f"SKIPPED, NOT PASSED: node {version} is older than v{NODE_MAJOR_MIN}, which kit needs")
-    lock, installed = JS / "package-lock.json", JS / "node_modules" / ".installed-lock.json"
-    if not installed.exists() or installed.read_bytes() != lock.read_bytes():
-        ran = subprocess.run([npm, "ci"], cwd=JS, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
-        if ran.returncode:
-            pytest.skip(f"SKIPPED, NOT PASSED: npm ci failed: {ran.stderr.strip()[-300:]}")
-        shutil.copyfile(lock, installed)
-    return found
+    """Path of a Node that can generate a client."""
+    return node_with(JS, "no client was generated from the IDL")
 
 
 @pytest.mark.slow

@@ -7,8 +7,6 @@ them, or when the registry cannot be reached, the tests are skipped with that re
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,11 +16,10 @@ from typing import Any
 import pytest
 
 from commands import environment, ready_line, started
+from node_packages import assert_no_registry, node_with
 
 HERE = Path(__file__).parent
 FLOWS = HERE / "js"
-NODE_MAJOR_MIN = 20
-INSTALL_LIMIT_S = 180
 FLOW_LIMIT_S = 60
 GIFT = 1_000_000_000
 
@@ -39,20 +36,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Path of a Node that has the flows' packages; skips when there is none to be had."""
-    found, npm = shutil.which("node"), shutil.which("npm")
-    if not found or not npm:
-        pytest.skip("SKIPPED, NOT PASSED: node and npm are not installed, so web3.js and kit were not tried")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    if int(version.lstrip("v").split(".")[0]) < NODE_MAJOR_MIN:
-        pytest.skip(f"SKIPPED, NOT PASSED: node {version} is older than v{NODE_MAJOR_MIN}, which kit needs")
-    lock, installed = FLOWS / "package-lock.json", FLOWS / "node_modules" / ".installed-lock.json"
-    if not installed.exists() or installed.read_bytes() != lock.read_bytes():
-        ran = subprocess.run([npm, "ci"], cwd=FLOWS, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
-        if ran.returncode:
-            pytest.skip(f"SKIPPED, NOT PASSED: npm ci failed: {ran.stderr.strip()[-300:]}")
-        shutil.copyfile(lock, installed)
-    return found
+    """Path of a Node that has the flows' packages."""
+    return node_with(FLOWS, "web3.js and kit were not tried")
 
 
 def flow(*command: str) -> dict[str, Any]:
@@ -124,10 +109,6 @@ def websocket(chain: dict[str, Any], beside: int) -> str:
 
 
 def test_the_lock_file_names_no_registry() -> None:
-    """Whoever installs takes the packages from the registry that their own npm is set to; hashes pin the bytes."""
-    lock = json.loads((FLOWS / "package-lock.json").read_text())
-    for name, package in lock["packages"].items():
-        assert "resolved" not in package
-        assert not name or package["integrity"].startswith("sha512-")
+    assert_no_registry(FLOWS)
     assert "://" not in (FLOWS / "package-lock.json").read_text()
-    assert os.path.exists(FLOWS / ".npmrc")
+    assert (FLOWS / ".npmrc").exists()
