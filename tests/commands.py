@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import psutil
 CYXNODE = [sys.executable, "-m", "cyxnode.cli.main"]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 READY_S = 60.0
+LOGGED = ("--log-level", "info", "--log-format", "json")
+"""Options with which a log can be read by `events`."""
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -56,6 +58,20 @@ def started(home: Path, *arguments: str, log: Path | None = None) -> Iterator[su
         for stream in (process.stdin, process.stdout, process.stderr, sink):
             if stream is not None:
                 stream.close()
+
+
+@contextmanager
+def processes(home: Path, *options: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """A function that starts `cyxnode OPTIONS ARGUMENTS` in `home`, logging to NAME.log there. All of them end with the
+    context, and nothing may be left over."""
+    home.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+
+        def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
+            return stack.enter_context(started(home, *options, *arguments, "--json", log=home / f"{name}.log"))
+
+        yield start
+    until(lambda: not left_over(home), 10, "all ended")
 
 
 def ready_line(process: subprocess.Popen[bytes], within_s: float = READY_S) -> dict[str, Any]:
@@ -124,6 +140,11 @@ def events(log: Path, event: str) -> list[dict[str, Any]]:
     """Records of one kind in a JSON log."""
     records = (json.loads(line) for line in log.read_text(errors="replace").splitlines() if line.startswith("{"))
     return [record for record in records if record.get("event") == event]
+
+
+def seen(log: Path) -> set[str]:
+    """Nodes that have appeared in the sight of one that logged so."""
+    return {record["peer"] for record in events(log, "NodeAppeared")}
 
 
 def assert_one_line(ended: subprocess.CompletedProcess[str], field: str, code: int) -> None:

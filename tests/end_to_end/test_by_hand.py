@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from psutil import Process
 
 from commands import (
     EXAMPLES,
+    LOGGED,
     assert_one_line,
     cyxnode,
     events,
-    left_over,
     order_file,
+    processes,
     ready_line,
     running,
     started,
@@ -79,12 +79,7 @@ class Network:
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """A chain, a bootstrap node and five nodes, shared by this file."""
     home = tmp_path_factory.mktemp("by-hand")
-    quiet = ("--log-level", "info", "--log-format", "json")
-    with ExitStack() as stack:
-
-        def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
-            return stack.enter_context(started(home, *quiet, *arguments, "--json", log=home / f"{name}.log"))
-
+    with processes(home, *LOGGED) as start:
         rpc = ready_line(start("chain", "chain", "run", "--in-memory", "--port", "0"))["url"]
         common = ("--rpc", rpc, "--listen", "127.0.0.1:0")
         ready_line(start("bootstrap", "bootstrap", "run", *common))
@@ -96,7 +91,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             process.terminate()
         for process in nodes.values():
             assert process.wait(timeout=15) in (0, -signal.SIGKILL)
-    until(lambda: not left_over(home), 10, "all ended")
 
 
 def test_a_job_is_submitted_watched_paid_and_proven(network: Network, tmp_path: Path) -> None:

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from commands import events, left_over, ready_line, started, until
+from commands import LOGGED, events, processes, ready_line, seen, until
 from multicast import needs_multicast
 
 pytestmark = pytest.mark.slow
-QUIET = ("--log-level", "info", "--log-format", "json")
 
 
 @needs_multicast
 def test_nodes_of_one_lan_need_no_bootstrap_node(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    home.mkdir()
-    with ExitStack() as stack:
-
-        def start(log: str, *arguments: str):  # type: ignore[no-untyped-def]
-            return stack.enter_context(started(home, *QUIET, *arguments, "--json", log=home / f"{log}.log"))
-
+    with processes(home, *LOGGED) as start:
         rpc = ready_line(start("chain", "chain", "run", "--in-memory", "--port", "0"))["url"]
         common = ("run", "--rpc", rpc, "--listen", "127.0.0.1:0", "--faucet", "--simulated-runner", "lan")
         alone = start("alone", *common, "--name", "alone")
@@ -37,17 +30,11 @@ def test_nodes_of_one_lan_need_no_bootstrap_node(tmp_path: Path) -> None:
         for process in nodes.values():
             process.terminate()
         assert [process.wait(timeout=15) for process in nodes.values()] == [0, 0, 0]
-    until(lambda: not left_over(home), 10, "all ended")
 
 
 def test_who_knows_one_ordinary_node_finds_its_class_in_the_dht(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    home.mkdir()
-    with ExitStack() as stack:
-
-        def start(log: str, *arguments: str):  # type: ignore[no-untyped-def]
-            return stack.enter_context(started(home, *QUIET, *arguments, "--json", log=home / f"{log}.log"))
-
+    with processes(home, *LOGGED) as start:
         rpc = ready_line(start("chain", "chain", "run", "--in-memory", "--port", "0"))["url"]
         common = ("--rpc", rpc, "--listen", "127.0.0.1:0")
         lamp = start("bootstrap", "bootstrap", "run", *common)
@@ -66,15 +53,9 @@ def test_who_knows_one_ordinary_node_finds_its_class_in_the_dht(tmp_path: Path) 
         found = [0]
         until(lambda: found_most(home / "new.log", found) >= len(kin), 90, "the DHT names the class")
         until(lambda: set(kin) <= seen(home / "new.log"), 60, "the newcomer sees its class")
-    until(lambda: not left_over(home), 10, "all ended")
 
 
 def found_most(log: Path, most: list[int]) -> int:
     """How many of its class a node found in one search of the DHT."""
     most[0] = max([most[0], *(record["found"] for record in events(log, "class searched for in the DHT"))])
     return most[0]
-
-
-def seen(log: Path) -> set[str]:
-    """Nodes that have appeared in a node's sight."""
-    return {record["peer"] for record in events(log, "NodeAppeared")}

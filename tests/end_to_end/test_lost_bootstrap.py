@@ -5,26 +5,19 @@ from __future__ import annotations
 import json
 import signal
 import urllib.request
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from commands import cyxnode, events, left_over, order_file, ready_line, started, until
+from commands import LOGGED, cyxnode, order_file, processes, ready_line, seen, until
 
 pytestmark = pytest.mark.slow
-QUIET = ("--log-level", "info", "--log-format", "json")
 NODES = ("a", "b", "c", "d")
 
 
 def test_the_network_outlives_its_bootstrap_node(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    home.mkdir()
-    with ExitStack() as stack:
-
-        def start(log: str, *arguments: str):  # type: ignore[no-untyped-def]
-            return stack.enter_context(started(home, *QUIET, *arguments, "--json", log=home / f"{log}.log"))
-
+    with processes(home, *LOGGED) as start:
         rpc = ready_line(start("chain", "chain", "run", "--in-memory", "--port", "0"))["url"]
         common = ("--rpc", rpc, "--listen", "127.0.0.1:0")
         lamp = start("bootstrap", "bootstrap", "run", *common)
@@ -58,7 +51,6 @@ def test_the_network_outlives_its_bootstrap_node(tmp_path: Path) -> None:
         )
         assert ended.returncode == 0, ended.stderr
         assert json.loads(ended.stdout)["status"] == "settled"
-    until(lambda: not left_over(home), 10, "all ended")
 
 
 def kept(url: str) -> float:
@@ -66,8 +58,3 @@ def kept(url: str) -> float:
     with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("cyxnode_peers_kept "))
-
-
-def seen(log: Path) -> set[str]:
-    """Nodes that have appeared in a node's sight."""
-    return {record["peer"] for record in events(log, "NodeAppeared")}

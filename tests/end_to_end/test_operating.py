@@ -7,12 +7,11 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from commands import assert_one_line, cyxnode, left_over, ready_line, started, until
+from commands import assert_one_line, cyxnode, processes, ready_line, until
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +34,7 @@ def figure(url: str, name: str) -> float:
 
 def test_an_operator_watches_and_stops_a_bootstrap_node_and_a_node(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    home.mkdir()
-    with ExitStack() as stack:
-
-        def start(log: str, *arguments: str):  # type: ignore[no-untyped-def]
-            return stack.enter_context(started(home, *arguments, "--json", log=home / f"{log}.log"))
-
+    with processes(home) as start:
         rpc = ready_line(start("chain", "chain", "run", "--in-memory", "--port", "0"))["url"]
         common = ("--rpc", rpc, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
         lamp = start("lamp", "bootstrap", "run", *common)
@@ -81,4 +75,3 @@ def test_an_operator_watches_and_stops_a_bootstrap_node_and_a_node(tmp_path: Pat
         assert again["addresses"][0].split("/p2p/")[1] == lit["addresses"][0].split("/p2p/")[1]
         node.terminate()
         assert node.wait(timeout=15) == 0
-    until(lambda: not left_over(home), 10, "all ended")
