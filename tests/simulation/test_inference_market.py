@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -58,6 +58,22 @@ async def market(
 async def asked(requester: RequesterService, order: InferOrder, within_s: float = 300) -> JobResult:
     with trio.fail_after(within_s):
         return await requester.submit(order)
+
+
+async def asked_meanwhile(
+    world: World, requester: RequesterService, heard: Heard, act: Callable[[NodeId], Awaitable[None]]
+) -> JobResult:
+    """Ask, and do something to the worker once three pieces have come."""
+
+    async def later() -> None:
+        worker = await winner_of(world)
+        while len(heard.pieces) < 3:  # noqa: ASYNC110
+            await trio.sleep(0.1)
+        await act(worker)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(later)
+        return await asked(requester, question())
 
 
 async def test_tokens_are_streamed_checked_metered_and_paid(autojump_clock: object) -> None:
@@ -260,20 +276,15 @@ def _liar() -> Broken:
 
 async def test_a_stream_that_breaks_goes_on_where_it_was(autojump_clock: object) -> None:
     async with market(lambda: serving(pace_s=2.0)) as (world, requester, heard):
-        async with trio.open_nursery() as nursery:
 
-            async def interrupt() -> None:
-                worker = await winner_of(world)
-                while len(heard.pieces) < 3:  # noqa: ASYNC110
-                    await trio.sleep(0.1)
-                for _ in range(2):
-                    world.network.partition([[requester.wire.me], [worker]])
-                    await trio.sleep(2)
-                    world.network.heal()
-                    await trio.sleep(3)
+        async def cut_twice(worker: NodeId) -> None:
+            for _ in range(2):
+                world.network.partition([[requester.wire.me], [worker]])
+                await trio.sleep(2)
+                world.network.heal()
+                await trio.sleep(3)
 
-            nursery.start_soon(interrupt)
-            result = await asked(requester, question())
+        result = await asked_meanwhile(world, requester, heard, cut_twice)
         assert result.answers is not None, result
         assert heard.text() == result.answers.answers[0].text
         assert [piece.sequence for piece in heard.pieces] == list(range(len(heard.pieces)))
@@ -282,34 +293,25 @@ async def test_a_stream_that_breaks_goes_on_where_it_was(autojump_clock: object)
 
 async def test_what_was_not_streamed_is_shown_from_the_result(autojump_clock: object) -> None:
     async with market(lambda: serving(pace_s=0.5)) as (world, requester, heard):
-        async with trio.open_nursery() as nursery:
 
-            async def interrupt() -> None:
-                worker = await winner_of(world)
-                while len(heard.pieces) < 3:  # noqa: ASYNC110
-                    await trio.sleep(0.1)
-                world.network.partition([[requester.wire.me], [worker]])
-                await trio.sleep(8)
-                world.network.heal()
+        async def cut(worker: NodeId) -> None:
+            world.network.partition([[requester.wire.me], [worker]])
+            await trio.sleep(8)
+            world.network.heal()
 
-            nursery.start_soon(interrupt)
-            result = await asked(requester, question())
+        result = await asked_meanwhile(world, requester, heard, cut)
         assert result.answers is not None, result
         assert heard.text() == result.answers.answers[0].text
+        assert [piece.last for piece in heard.pieces].count(True) == 1 and heard.pieces[-1].last
 
 
 async def test_a_worker_that_dies_in_mid_answer_is_not_paid(autojump_clock: object) -> None:
     async with market(lambda: serving(pace_s=1.0)) as (world, requester, heard):
-        async with trio.open_nursery() as nursery:
 
-            async def kill() -> None:
-                worker = await winner_of(world)
-                while len(heard.pieces) < 3:  # noqa: ASYNC110
-                    await trio.sleep(0.1)
-                world.kill(worker)
+        async def kill(worker: NodeId) -> None:
+            world.kill(worker)
 
-            nursery.start_soon(kill)
-            result = await asked(requester, question())
+        result = await asked_meanwhile(world, requester, heard, kill)
         assert (result.phase, result.delivered) == (JobPhase.FAILED, False)
         assert result.receipt is not None and result.receipt["paid"]["amount"] == 0
 
