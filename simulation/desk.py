@@ -94,17 +94,14 @@ def simulated_prompt(plan: Plan, number: int) -> InferOrder:
     )
 
 
-def simulated_order(
-    plan: Plan, number: int, blobs: Blobs, work_seconds: int = WORK_SECONDS, mflop_per_s: int = MFLOP_PER_S
-) -> TrainOrder:
-    """A job for simulated runners that follows from the seed and its number: `job_steps` steps of MFLOP_PER_STEP."""
-    rng = Random(f"{plan.seed}/job/{number}")
-    steps = job_steps(plan, number)
-    data = blobs.put(rng.randbytes(64))
-    spec = TrainSpec(
+def simulated_spec(
+    train_cid: str, validation_cid: str, steps: int, segments: int, *, seed: int, secret: bytes
+) -> TrainSpec:
+    """A training for simulated runners, to whom only its size matters, and that it differs from others."""
+    return TrainSpec(
         graph=b"{}",
-        train_cid=data,
-        validation_cid=data,
+        train_cid=train_cid,
+        validation_cid=validation_cid,
         loss="cross_entropy",
         optimizer="adamw",
         learning_rate_micro=1_000,
@@ -113,12 +110,21 @@ def simulated_order(
         batch_size=32,
         epochs=1,
         steps=steps,
-        steps_per_segment=steps_per_segment(steps, 64),
-        seed=rng.randrange(2**53),
-        secret=rng.randbytes(32),
+        steps_per_segment=steps_per_segment(steps, segments),
+        seed=seed,
+        secret=secret,
     )
+
+
+def simulated_order(
+    plan: Plan, number: int, blobs: Blobs, work_seconds: int = WORK_SECONDS, mflop_per_s: int = MFLOP_PER_S
+) -> TrainOrder:
+    """A job for simulated runners that follows from the seed and its number: `job_steps` steps of MFLOP_PER_STEP."""
+    rng = Random(f"{plan.seed}/job/{number}")
+    steps = job_steps(plan, number)
+    data = blobs.put(rng.randbytes(64))
     return TrainOrder(
-        spec=spec,
+        spec=simulated_spec(data, data, steps, 64, seed=rng.randrange(2**53), secret=rng.randbytes(32)),
         budget=10 * MICRO,  # type: ignore[arg-type]
         work_mflop=steps * MFLOP_PER_STEP,
         mflop_per_s=mflop_per_s,

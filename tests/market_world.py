@@ -28,11 +28,11 @@ from cyxnode.protocol.errors import ChainUnreachable
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.limits import MICRO
 from cyxnode.protocol.ports import Journal, Models, Runner, Transport
-from cyxnode.protocol.spec import TrainSpec, steps_per_segment
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.context import NodeSettings
 from cyxnode.scheduler.node import Node, Ports, open_node, open_requester
 from cyxnode.scheduler.requester_service import JobResult, News, RequesterService, TrainOrder
+from cyxnode.simulation.desk import simulated_spec
 
 START_S = 1_800_000_000
 
@@ -225,22 +225,7 @@ async def open_world(seed: int = 1, *, latency: Latency | None = None, loss: flo
 def simple_order(service: RequesterService, *, steps: int = 64, budget: int = 5 * MICRO, **changes: Any) -> TrainOrder:
     """An order for the simulated runner, its data in the requester's store."""
     train, validation = service.blobs.put(b"training data"), service.blobs.put(b"validation data")
-    spec = TrainSpec(
-        graph=b"{}",
-        train_cid=train,
-        validation_cid=validation,
-        loss="cross_entropy",
-        optimizer="adamw",
-        learning_rate_micro=1000,
-        weight_decay_micro=0,
-        momentum_micro=0,
-        batch_size=32,
-        epochs=1,
-        steps=steps,
-        steps_per_segment=steps_per_segment(steps, 16),
-        seed=7,
-        secret=bytes(32),
-    )
+    spec = simulated_spec(train, validation, steps, 16, seed=7, secret=bytes(32))
     return TrainOrder(
         **{"spec": spec, "budget": budget, "work_mflop": 5_000, "k": 3, "unsandboxed_ok": True, **changes}
     )

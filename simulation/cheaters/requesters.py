@@ -12,10 +12,10 @@ from ...protocol.errors import CyxError
 from ...protocol.hashing import job_id
 from ...protocol.limits import MICRO
 from ...protocol.messages import JobAnnounce, ScoreWeights
-from ...protocol.spec import TrainSpec
 from ...protocol.units import JobId, MicroCyx
 from ...protocol.validation import market_topic
 from ...scheduler.requester_service import News, RequesterService, Stage, TrainOrder
+from ..desk import simulated_spec
 from ..world import REQUESTER_MICRO_CYX, Peer
 from .cheat import Cheat, Ending, Fate
 
@@ -98,24 +98,9 @@ class GriefingRequester(Cheat):
     async def _order(self, service: RequesterService, title: str, has_data: bool = False) -> None:
         content = f"{title}/{self.peer.name}".encode()
         data = service.blobs.put(content) if has_data else cid_of(content)
-        spec = TrainSpec(
-            graph=b"{}",
-            train_cid=data,
-            validation_cid=data,
-            loss="cross_entropy",
-            optimizer="adamw",
-            learning_rate_micro=1_000,
-            weight_decay_micro=0,
-            momentum_micro=0,
-            batch_size=32,
-            epochs=1,
-            steps=320,
-            steps_per_segment=5,
-            seed=self.rng.randrange(2**53),
-            secret=self.rng.randbytes(32),
-        )
+        seed, secret = self.rng.randrange(2**53), self.rng.randbytes(32)
         order = TrainOrder(
-            spec=spec,
+            spec=simulated_spec(data, data, 320, 64, seed=seed, secret=secret),
             budget=MicroCyx(10 * MICRO),
             work_mflop=80_000,
             unsandboxed_ok=True,
