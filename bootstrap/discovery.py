@@ -82,7 +82,11 @@ class Discovery:
         """How it stands."""
         exchange = self.presence.exchange
         return Facts(
-            self.dht.table.size(), len(exchange.roots), bool(self.execution_class), exchange.short, self.dht.serving
+            self.dht.table.size(),
+            len(exchange.roots),
+            bool(self.execution_class),
+            self.presence.connections.short,
+            self.dht.serving,
         )
 
     async def _take(self, step: Step) -> bool:
@@ -128,7 +132,7 @@ class Discovery:
     async def _walk(self) -> bool:
         found = await self.dht.find_closest(self.raw.node_id)
         log.info("DHT looked through", answered=len(found.lookup.closest()), table=self.dht.table.size())
-        if self.presence.exchange.short:
+        if self.presence.connections.short:
             self._suggest("dht", found.contacts, b"")
         return bool(found.lookup.closest())
 
@@ -177,7 +181,7 @@ async def open_discovery(
     from ..p2p.dht.node import Dht
 
     raw, genesis = RawStreams(transport), presence.wire.genesis
-    dht = Dht(raw, genesis, keeps=presence.exchange.wants, now_ms=presence.wire.clock.unix_ms)
+    dht = Dht(raw, genesis, keeps=presence.connections.wants, now_ms=presence.wire.clock.unix_ms)
     dht.serve(ways.serves)
     point = None
     if ways.point:

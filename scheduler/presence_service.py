@@ -34,6 +34,7 @@ from ..protocol.units import NodeId, base58
 from ..protocol.validation import PRESENCE_KINDS
 from . import presence
 from .cells import Cell, cell_of, coarser
+from .connections import Connections
 from .known_peers import KnownPeers
 from .peer_exchange import PeerExchange
 from .split_service import SplitWatch
@@ -81,6 +82,7 @@ class PresenceService:
     on_death: Callable[[NodeId], None] = lambda node: None
     changed: trio.Event = field(default_factory=trio.Event)
     exchange: PeerExchange = field(init=False)
+    connections: Connections = field(init=False)
     split: SplitWatch = field(init=False)
     own_record: bytes = b""
     own_heartbeat: bytes = b""
@@ -94,6 +96,7 @@ class PresenceService:
 
     def __post_init__(self) -> None:
         self.exchange, self.split = PeerExchange(self), SplitWatch(self)
+        self.connections = Connections(self, self.exchange)
         if self.offer is None:
             self.state = presence.Presence(forget_after_ms=OBSERVER_FORGETS_MS)
 
@@ -123,13 +126,13 @@ class PresenceService:
             if self.offer is not None:
                 await nursery.start(self._keep_cell, nursery)
                 nursery.start_soon(self._speak)
-            nursery.start_soon(self.exchange.keep_connected)
+            nursery.start_soon(self.connections.keep_connected)
             nursery.start_soon(self._tick)
             task_status.started()
 
     async def reach(self, nodes: list[NodeId]) -> int:
         """Connect to some of `nodes`; returns to how many of them there is a connection."""
-        return await self.exchange.reach(nodes)
+        return await self.connections.reach(nodes)
 
     # hearing --------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from cyxnode.cli.metrics import METRICS, of_discovery
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.messages import Capability
 from cyxnode.protocol.units import NodeId
-from cyxnode.scheduler import peer_exchange
+from cyxnode.scheduler import connections, peer_exchange
 from cyxnode.scheduler.presence_service import Load, PresenceService
 from cyxnode.scheduler.wire import Wire
 from dht_hosts import GENESIS, capability, until
@@ -40,8 +40,8 @@ HERE, THERE = b"h" * 32, b"t" * 32
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "DISCOVERY_TICK_S", 0.2)
     monkeypatch.setattr(dht_node, "DHT_LINGER_S", 0.1)
-    monkeypatch.setattr(peer_exchange, "EXCHANGE_SHORT_S", 0.5)
-    monkeypatch.setattr(peer_exchange, "LONELY_S", 0.2)
+    monkeypatch.setattr(connections, "EXCHANGE_SHORT_S", 0.5)
+    monkeypatch.setattr(connections, "LONELY_S", 0.2)
 
 
 @dataclass
@@ -120,19 +120,19 @@ async def test_a_class_is_found_through_strangers_after_the_bootstrap_node_died(
             await until(lambda one=one: lamp.node not in one.transport.connected())
         # a newcomer knows one stranger, and asks it for nothing but the DHT
         quiet = {KeyPair((9).to_bytes(32, "big")).node_id}
-        dials = peer_exchange.PeerExchange._dials
+        dials = connections.Connections._dials
         monkeypatch.setattr(
-            peer_exchange.PeerExchange, "_dials", lambda self: self.presence.wire.me not in quiet and dials(self)
+            connections.Connections, "_dials", lambda self: self.presence.wire.me not in quiet and dials(self)
         )
         monkeypatch.setattr(peer_exchange.PeerExchange, "ask", unless(quiet, peer_exchange.PeerExchange.ask))
         async with peer(9, HERE) as newcomer:
             await newcomer.transport.connect(strangers[0].address)
             await until(lambda: newcomer.discovery.suggested.get("dht", 0) >= 3, 30)
-            heard = newcomer.presence.exchange._candidates.keys() | newcomer.presence.alive(HERE).keys()
+            heard = {*newcomer.presence.exchange.candidates, *newcomer.presence.alive(HERE)}
             assert nodes <= heard
             quiet.clear()
             await until(lambda: nodes <= newcomer.presence.alive(HERE).keys(), 30)
-            assert not nodes & newcomer.presence.exchange._hinted
+            assert not any(map(newcomer.presence.exchange.candidates.is_hint, nodes))
 
 
 async def test_who_is_suggested_and_offers_nothing_is_forgotten() -> None:
@@ -142,14 +142,14 @@ async def test_who_is_suggested_and_offers_nothing_is_forgotten() -> None:
         assert not exchange.suggest(observer.node, [observer.address], HERE)
         assert not exchange.suggest(node.node, [node.address], HERE)
         await until(lambda: observer.node in node.transport.connected())
-        await until(lambda: observer.node not in exchange._candidates and not exchange._hinted)
+        await until(lambda: observer.node not in exchange.candidates)
         dead = KeyPair(b"\7" * 32).node_id
         exchange.suggest(dead, [observer.address], HERE)
-        await until(lambda: dead not in exchange._candidates and not exchange._hinted, 30)
+        await until(lambda: dead not in exchange.candidates, 30)
         node.transport.ban(observer.node)
         await until(lambda: observer.node not in node.transport.connected())
         exchange.suggest(observer.node, [observer.address], HERE)
-        await until(lambda: observer.node not in exchange._candidates, 30)
+        await until(lambda: observer.node not in exchange.candidates, 30)
         assert observer.node not in node.transport.connected()
 
 
