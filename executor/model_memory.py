@@ -13,9 +13,10 @@ from ..protocol.errors import ExecutionFailed
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A loaded model. `users` are its open sessions; `used_s` is when it last had one, or was loaded."""
+    """A loaded model, by its place among all. `users` are its open sessions; `used_s` is when it last had one, or was
+    loaded."""
 
-    model: bytes
+    place: int
     size: int
     users: int
     used_s: float
@@ -27,7 +28,7 @@ def fits_ever(size: int, budget: int) -> None:
         raise ExecutionFailed(f"it takes {mebibytes(size)} MiB, and models may have {mebibytes(budget)} MiB together")
 
 
-def room_for(size: int, budget: int, held: Iterable[Held]) -> tuple[bytes, ...] | None:
+def room_for(size: int, budget: int, held: Iterable[Held]) -> tuple[int, ...] | None:
     """What to unload, in this order, before `size` bytes are loaded; None while those in use leave no room."""
     loaded = tuple(held)
     excess = size + sum(one.size for one in loaded) - budget
@@ -36,14 +37,14 @@ def room_for(size: int, budget: int, held: Iterable[Held]) -> tuple[bytes, ...] 
         if excess <= 0:
             break
         if not one.users and one.size:
-            leaving.append(one.model)
+            leaving.append(one.place)
             excess -= one.size
     return tuple(leaving) if excess <= 0 else None
 
 
-def idle(held: Iterable[Held], now_s: float, patience_s: float) -> tuple[bytes, ...]:
+def idle(held: Iterable[Held], now_s: float, patience_s: float) -> tuple[int, ...]:
     """Models that nobody has used for `patience_s`."""
-    return tuple(one.model for one in held if not one.users and now_s - one.used_s >= patience_s)
+    return tuple(one.place for one in held if not one.users and now_s - one.used_s >= patience_s)
 
 
 def mebibytes(size: int) -> int:

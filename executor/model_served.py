@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import structlog
 import trio
 
 from ..protocol.messages import ModelOffer
 from .model_record import Shelved
 from .model_session import Speed
 from .model_sources import Found, Loaded
+
+log = structlog.get_logger()
 
 
 @dataclass(eq=False, slots=True)
@@ -28,6 +31,8 @@ class Served:
     used_s: float = 0.0
     failed: tuple[str, float, str] | None = None
     """Stamp of what could not be loaded, when, and why."""
+    gone: bool = False
+    """No longer on the shelf; if it comes back, it is another one."""
     stale: bool = False
     """To be unloaded once nobody uses it."""
     loading: trio.Lock = field(default_factory=trio.Lock)
@@ -37,6 +42,12 @@ class Served:
         """Loaded: by its server, if there is one that tells."""
         told = self.found.warm if self.found is not None else None
         return self.loaded is not None if told is None else told
+
+    def withdraw(self, reason: str) -> None:
+        """Offer it no more, until the next look finds it well."""
+        if self.reason != reason:
+            log.warning("model_withdrawn", model=self.shelved.record.manifest.name, cause=reason)
+        self.reason = reason
 
     def offer(self) -> ModelOffer | None:
         """How the market sees it; None while it is not served."""

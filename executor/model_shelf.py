@@ -2,19 +2,17 @@
 
 1. An offer stands while the last look found its model. A file that has gone or a model server that is down withdraws
    it, in words; it comes back by itself. The folder is read again at each look, so it may change under a running node.
-2. Loaded models share one budget of memory (model_memory.py). A model that could not fit alone is never offered.
-3. One model is loaded at a time. Who opens a session waits for its model, and for room, but not for ever.
-4. What failed to load is not tried again before its files change or MODEL_RETRY_S has passed.
-5. A shelf that works `ahead` loads what it offers for the first time while there is room beside the others: the first
+2. Loaded models share one budget of memory (model_room.py). A model that could not fit alone is never offered.
+3. What failed to load is not tried again before its files change or MODEL_RETRY_S has passed.
+4. A shelf that works `ahead` loads what it offers for the first time while there is room beside the others: the first
    answer, too, shall begin soon.
-6. Speeds are measured in sessions, in tokens over the time that generating them took.
+5. Speeds are measured in sessions, in tokens over the time that generating them took.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -22,20 +20,14 @@ import trio
 
 from ..protocol.errors import CyxError, ExecutionFailed, TransientError
 from ..protocol.inference import InferSpec, ModelKind, check_task
-from ..protocol.limits import (
-    MODEL_IDLE_MAX_S,
-    MODEL_LOOK_S,
-    MODEL_RETRY_S,
-    MODEL_ROOM_MAX_S,
-    MODELS_OFFERED_MAX,
-)
+from ..protocol.limits import MODEL_LOOK_S, MODEL_RETRY_S, MODELS_OFFERED_MAX
 from ..protocol.messages import ModelOffer
 from ..protocol.ports import InferenceSession
-from .model_memory import Held, fits_ever, idle, mebibytes, room_for
 from .model_record import Fault, read_shelf, short_id
+from .model_room import ModelRoom
 from .model_served import Served
 from .model_session import MeasuredSession, Speed
-from .model_sources import Found, Loaded, Source
+from .model_sources import Found, Source
 
 log = structlog.get_logger()
 
@@ -56,13 +48,9 @@ class ModelShelf:
         """`budget`: bytes for all loaded models; `gpu`: utilisation of the card that models run on, in ppm."""
         self._ahead, self._seen, self._turn = ahead, set[bytes](), trio.Lock()
         self._nursery, self._folders, self._sources = nursery, tuple(folders), sources
-        self._budget, self._gpu = budget, gpu
+        self._room, self._gpu = ModelRoom(sources, budget), gpu
         self._served: dict[bytes, Served] = {}
-        self._leaving: list[Served] = []
-        """No longer on the shelf, but loaded still."""
         self._faults: tuple[Fault, ...] = ()
-        self._room = trio.Lock()
-        self._changed = trio.Event()
 
     # what is served -------------------------------------------------------------------------------------------------
 
@@ -104,9 +92,8 @@ class ModelShelf:
             served.shelved = one
             self._served[one.id] = served
         for gone in before.values():
-            gone.stale = True
-            self._withdraw(gone, "it is not on the shelf any more")
-        self._leaving += [one for one in before.values() if one.loaded is not None or one.users]
+            gone.gone = gone.stale = True
+            gone.withdraw("it is not on the shelf any more")
         async with trio.open_nursery() as nursery:
             for served in tuple(self._served.values()):
                 nursery.start_soon(self._look_at, served)
@@ -119,15 +106,15 @@ class ModelShelf:
             if source is None:
                 raise ExecutionFailed("this node has no backend for it")
             found = await source.look(served.shelved)
-            fits_ever(found.size, self._budget)
+            self._room.check(found.size)
         except CyxError as error:
-            self._withdraw(served, str(error))
+            served.withdraw(str(error))
             return
         if served.found is not None and served.found.stamp != found.stamp:
             served.stale = served.loaded is not None
         served.found = found
         if served.failed is not None and not self._retried(served.failed, found):
-            self._withdraw(served, served.failed[2])
+            served.withdraw(served.failed[2])
         elif served.reason:
             log.info("model_offered", model=served.shelved.record.manifest.name, model_id=served.shelved.short_id)
             served.reason = ""
@@ -139,17 +126,12 @@ class ModelShelf:
                 if model in self._seen or served.reason or served.found is None:
                     continue
                 self._seen.add(model)
-                if served.loaded is None and room_for(served.found.size, self._budget, self._memory()) == ():
+                if served.loaded is None and self._room.is_free_for(served.found.size):
                     await self._warm_up(served)
 
     def _retried(self, failed: tuple[str, float, str], found: Found) -> bool:
         stamp, since_s, _ = failed
         return stamp != found.stamp or trio.current_time() - since_s >= MODEL_RETRY_S
-
-    def _withdraw(self, served: Served, reason: str) -> None:
-        if served.reason != reason:
-            log.warning("model_withdrawn", model=served.shelved.record.manifest.name, cause=reason)
-        served.reason = reason
 
     # sessions -------------------------------------------------------------------------------------------------------
 
@@ -161,7 +143,7 @@ class ModelShelf:
 
     async def _warm_up(self, served: Served) -> None:
         try:
-            async with self._held(served) as loaded:
+            async with self._room.held(served) as loaded:
                 loaded.prepare()
         except CyxError as error:
             log.warning("model_not_loaded", model=served.shelved.record.manifest.name, cause=str(error))
@@ -185,7 +167,7 @@ class ModelShelf:
             raise ExecutionFailed(f"{name} is not served just now: {served.reason}"[:400])
         if served.found.backend != spec.backend:
             raise ExecutionFailed(f"{name} is not served on the backend {short_id(spec.backend)}")
-        async with self._held(served) as loaded, AsyncExitStack() as stack:
+        async with self._room.held(served) as loaded, AsyncExitStack() as stack:
             try:
                 session = await stack.enter_async_context(loaded.session(spec.task))
             except (ExecutionFailed, TransientError) as error:
@@ -198,84 +180,9 @@ class ModelShelf:
         if isinstance(error, ExecutionFailed):
             served.stale = True
         else:
-            self._withdraw(served, str(error))
+            served.withdraw(str(error))
 
-    @asynccontextmanager
-    async def _held(self, served: Served) -> AsyncIterator[Loaded]:
-        served.users += 1
-        try:
-            yield await self._load(served)
-        finally:
-            served.users -= 1
-            served.used_s = trio.current_time()
-            if served.stale:
-                await self._free(served)
-            self._tell_change()
-
-    async def _load(self, served: Served) -> Loaded:
-        async with served.loading:
-            if served.loaded is not None:
-                return served.loaded
-            async with self._room:
-                found = served.found
-                assert found is not None
-                await self._make_room(found.size)
-                source = self._sources[served.shelved.record.manifest.kind]
-                try:
-                    served.loaded = await source.load(served.shelved)
-                except CyxError as error:
-                    if not isinstance(error, TransientError):
-                        served.failed = (found.stamp, trio.current_time(), str(error))
-                    self._withdraw(served, str(error))
-                    raise
-                served.size, served.failed = found.size, None
-                served.stale = self._served.get(served.shelved.id) is not served
-                served.found = found if found.warm is None else replace(found, warm=True)
-            log.info("model_loaded", model=served.shelved.record.manifest.name, mebibytes=mebibytes(served.size))
-            return served.loaded
-
-    async def _make_room(self, size: int) -> None:
-        fits_ever(size, self._budget)
-        with trio.move_on_after(MODEL_ROOM_MAX_S):
-            while True:
-                changed, loaded = self._changed, self._loaded()
-                leaving = room_for(size, self._budget, self._memory())
-                if leaving == ():
-                    return
-                for model in leaving or ():
-                    await self._free(loaded[model])
-                if leaving is None:
-                    await changed.wait()
-        raise ExecutionFailed(
-            f"there is no room for {mebibytes(size)} of {mebibytes(self._budget)} MiB: models in use take the rest"
-        )
-
-    # memory ---------------------------------------------------------------------------------------------------------
-
-    def _loaded(self) -> dict[bytes, Served]:
-        # what left the shelf and came back while it was in use is here twice, under two names
-        named = {one.shelved.id + index.to_bytes(4): one for index, one in enumerate(self._leaving)}
-        everything = {**self._served, **named}
-        return {name: one for name, one in everything.items() if one.loaded is not None}
-
-    def _memory(self) -> list[Held]:
-        return [Held(name, one.size, one.users, one.used_s) for name, one in self._loaded().items()]
-
-    async def _free(self, served: Served) -> None:
-        """Unload it unless somebody uses it, or has begun to meanwhile. Not cancelled, lest memory be lost."""
-        with trio.CancelScope(shield=True):
-            async with served.loading:
-                if served.users or served.loaded is None:
-                    return
-                await served.loaded.free()
-                served.loaded, served.size, served.stale = None, 0, False
-        log.info("model_unloaded", model=served.shelved.record.manifest.name)
-        self._leaving = [one for one in self._leaving if one.loaded is not None or one.users]
-        self._tell_change()
-
-    def _tell_change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+    # time -----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Look again and again, and unload what is idle, until cancelled."""
@@ -285,16 +192,12 @@ class ModelShelf:
             await self.unload_idle()
 
     async def unload_idle(self) -> None:
-        """Unload what nobody has used for MODEL_IDLE_MAX_S, and what is not on the shelf any more or has changed."""
-        due = set(idle(self._memory(), trio.current_time(), MODEL_IDLE_MAX_S))
-        for name, one in self._loaded().items():
-            if name in due or one.stale:
-                await self._free(one)
+        """Unload what nobody has used for long, and what is not on the shelf any more or has changed."""
+        await self._room.unload_idle()
 
     async def close(self) -> None:
         """Unload everything."""
-        for one in self._loaded().values():
-            await self._free(one)
+        await self._room.close()
 
 
 @asynccontextmanager

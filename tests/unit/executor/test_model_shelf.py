@@ -54,16 +54,16 @@ async def used(shelf: ModelShelf, model: bytes, seconds: float = 0.0) -> None:
 
 
 def test_the_least_recently_used_goes_and_no_more_than_is_needed() -> None:
-    held = [Held(b"a", 40, 0, 3.0), Held(b"b", 40, 0, 1.0), Held(b"c", 10, 0, 2.0), Held(b"d", 0, 0, 0.0)]
+    held = [Held(0, 40, 0, 3.0), Held(1, 40, 0, 1.0), Held(2, 10, 0, 2.0), Held(3, 0, 0, 0.0)]
     assert room_for(10, 100, held) == ()
-    assert room_for(11, 100, held) == (b"b",)
-    assert room_for(50, 100, held) == (b"b",)
-    assert room_for(55, 100, held) == (b"b", b"c")
-    assert room_for(100, 100, held) == (b"b", b"c", b"a")
-    busy = [Held(b"a", 40, 1, 0.0), Held(b"b", 40, 0, 1.0)]
-    assert room_for(60, 100, busy) == (b"b",)
+    assert room_for(11, 100, held) == (1,)
+    assert room_for(50, 100, held) == (1,)
+    assert room_for(55, 100, held) == (1, 2)
+    assert room_for(100, 100, held) == (1, 2, 0)
+    busy = [Held(0, 40, 1, 0.0), Held(1, 40, 0, 1.0)]
+    assert room_for(60, 100, busy) == (1,)
     assert room_for(61, 100, busy) is None
-    assert idle(busy, 101.0, 100.0) == (b"b",)
+    assert idle(busy, 101.0, 100.0) == (1,)
     with pytest.raises(ExecutionFailed, match="it takes 2 MiB, and models may have 1 MiB"):
         fits_ever(MIB + 1, MIB)
 
