@@ -20,23 +20,9 @@ from cyxnode.p2p.peer_id import peer_id_bytes
 from cyxnode.p2p.transport import Libp2pTransport
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.ports import GossipMessage, GossipVerdict
-from cyxnode.protocol.units import NodeId
+from transport_world import ECHO, echo, key, until
 
-ECHO, GOSSIP, TOPIC = "/cyx/1/echo", "/meshsub/1.1.0", "t"
-
-
-def key(number: int) -> KeyPair:
-    return KeyPair(number.to_bytes(32, "big"))
-
-
-async def echo(_peer: NodeId, payload: bytes) -> bytes:
-    return payload
-
-
-async def until(condition: Callable[[], object], seconds: float = 8.0) -> None:
-    with trio.fail_after(seconds):
-        while not condition():  # noqa: ASYNC110 -- any state of any object
-            await trio.sleep(0.02)
+GOSSIP, TOPIC = "/meshsub/1.1.0", "t"
 
 
 class Member:
