@@ -1,8 +1,8 @@
-"""Prompts in, tokens out, in virtual time: metered, streamed, checked, paid; and what is not paid."""
+"""Prompts in, tokens out, in virtual time: metered, checked, paid; and what is not paid."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,68 +12,17 @@ import trio
 
 from cyxnode.executor.simulated_inference import SimulatedModels
 from cyxnode.protocol.errors import ExecutionFailed, LocalError
-from cyxnode.protocol.inference import Generated, TokensGenerated
+from cyxnode.protocol.inference import Generated
 from cyxnode.protocol.limits import CLASS_WAIT_MS, MICRO
-from cyxnode.protocol.messages import Tokens, token_units
+from cyxnode.protocol.messages import token_units
 from cyxnode.protocol.receipt import verify_receipt
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.job import JobPhase
-from cyxnode.scheduler.requester_service import InferOrder, JobResult, News, RequesterService, Stage
 from cyxnode.simulation.cheaters import CHEATS
 from cyxnode.simulation.plan import Plan
 from cyxnode.simulation.run import run_plan
-from inference_world import manifest, question, serving
-from market_world import World, open_world, winner_of
-
-
-class Heard:
-    """News of a job, in order."""
-
-    def __init__(self) -> None:
-        self.pieces: list[Tokens] = []
-        self.stages: list[Stage] = []
-
-    def __call__(self, news: News) -> None:
-        if isinstance(news, Tokens):
-            self.pieces.append(news)
-        elif isinstance(news, Stage):
-            self.stages.append(news)
-
-    def text(self, prompt: int = 0) -> str:
-        return "".join(piece.text for piece in self.pieces if piece.prompt_index == prompt)
-
-
-@asynccontextmanager
-async def market(
-    models: Callable[[], SimulatedModels] = serving, count: int = 5
-) -> AsyncIterator[tuple[World, RequesterService, Heard]]:
-    """Nodes that all serve the same, and a requester."""
-    async with open_world() as world:
-        for number in range(count):
-            await world.add_node(f"node{number}", models=models())
-        heard = Heard()
-        yield world, await world.add_requester(observe=heard), heard
-
-
-async def asked(requester: RequesterService, order: InferOrder, within_s: float = 300) -> JobResult:
-    with trio.fail_after(within_s):
-        return await requester.submit(order)
-
-
-async def asked_meanwhile(
-    world: World, requester: RequesterService, heard: Heard, act: Callable[[NodeId], Awaitable[None]]
-) -> JobResult:
-    """Ask, and do something to the worker once three pieces have come."""
-
-    async def later() -> None:
-        worker = await winner_of(world)
-        while len(heard.pieces) < 3:  # noqa: ASYNC110
-            await trio.sleep(0.1)
-        await act(worker)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(later)
-        return await asked(requester, question())
+from inference_world import asked, manifest, market, question, serving
+from market_world import World, open_world
 
 
 async def test_tokens_are_streamed_checked_metered_and_paid(autojump_clock: object) -> None:
@@ -196,29 +145,6 @@ class Broken(SimulatedModels):
             yield Session()
 
 
-class Endless(SimulatedModels):
-    """Says of one piece after the other whether it is the last, as it likes."""
-
-    def __init__(self, lasts: tuple[bool, ...]) -> None:
-        super().__init__([(manifest(), 500, 2_000)])
-        self._lasts = lasts
-
-    @asynccontextmanager
-    async def _session(self, spec: Any) -> AsyncIterator[Any]:
-        async with super()._session(spec) as honest:
-            lasts = self._lasts
-
-            class Session:
-                async def generate(self, emit: Any) -> Any:
-                    for place, last in enumerate(lasts):
-                        await emit(TokensGenerated(0, place, (1,), "a", last))
-                    return ()
-
-                check = honest.check
-
-            yield Session()
-
-
 async def test_a_backend_that_fails_is_reported_and_nothing_is_charged(autojump_clock: object) -> None:
     async with market(lambda: Broken(ExecutionFailed("out of memory"))) as (world, requester, _):
         result = await asked(requester, question())
@@ -226,23 +152,6 @@ async def test_a_backend_that_fails_is_reported_and_nothing_is_charged(autojump_
         assert "out of memory" in result.reason
         assert result.receipt is not None and result.receipt["paid"]["amount"] == 0
         assert list((await world.failures()).values()) == [1]
-
-
-@pytest.mark.parametrize(
-    ("lasts", "reason"),
-    [
-        ((False, False), "sent no last piece for prompts[0]"),
-        ((True, True), "sent a piece for prompts[0], whose answer had its last piece"),
-        ((True, False), "sent a piece for prompts[0], whose answer had its last piece"),
-    ],
-)
-async def test_a_backend_that_does_not_know_where_it_ends_is_reported(
-    autojump_clock: object, lasts: tuple[bool, ...], reason: str
-) -> None:
-    async with market(lambda: Endless(lasts)) as (_, requester, _):
-        result = await asked(requester, question())
-        assert (result.phase, result.delivered) == (JobPhase.FAILED, False)
-        assert reason in result.reason
 
 
 async def test_what_no_model_could_answer_costs_no_worker_its_record(autojump_clock: object) -> None:
@@ -272,74 +181,6 @@ def _liar() -> Broken:
     liar = Broken(LocalError("is bad", field="prompts[0]", fix="never"))
     liar._models = {model: (one, 1, 1) for model, (one, *_) in liar._models.items()}
     return liar
-
-
-async def test_a_stream_that_breaks_goes_on_where_it_was(autojump_clock: object) -> None:
-    async with market(lambda: serving(pace_s=2.0)) as (world, requester, heard):
-
-        async def cut_twice(worker: NodeId) -> None:
-            for _ in range(2):
-                world.network.partition([[requester.wire.me], [worker]])
-                await trio.sleep(2)
-                world.network.heal()
-                await trio.sleep(3)
-
-        result = await asked_meanwhile(world, requester, heard, cut_twice)
-        assert result.answers is not None, result
-        assert heard.text() == result.answers.answers[0].text
-        assert [piece.sequence for piece in heard.pieces] == list(range(len(heard.pieces)))
-        assert any(stage.name == "trouble" and "stream broke" in stage.detail for stage in heard.stages)
-
-
-async def test_what_was_not_streamed_is_shown_from_the_result(autojump_clock: object) -> None:
-    async with market(lambda: serving(pace_s=0.5)) as (world, requester, heard):
-
-        async def cut(worker: NodeId) -> None:
-            world.network.partition([[requester.wire.me], [worker]])
-            await trio.sleep(8)
-            world.network.heal()
-
-        result = await asked_meanwhile(world, requester, heard, cut)
-        assert result.answers is not None, result
-        assert heard.text() == result.answers.answers[0].text
-        assert [piece.last for piece in heard.pieces].count(True) == 1 and heard.pieces[-1].last
-
-
-async def test_a_worker_that_dies_in_mid_answer_is_not_paid(autojump_clock: object) -> None:
-    async with market(lambda: serving(pace_s=1.0)) as (world, requester, heard):
-
-        async def kill(worker: NodeId) -> None:
-            world.kill(worker)
-
-        result = await asked_meanwhile(world, requester, heard, kill)
-        assert (result.phase, result.delivered) == (JobPhase.FAILED, False)
-        assert result.receipt is not None and result.receipt["paid"]["amount"] == 0
-
-
-async def test_only_the_requester_reads_the_answers_as_they_grow(autojump_clock: object) -> None:
-    async with market(lambda: serving(pace_s=0.5)) as (world, requester, _):
-        stranger = await world.add_requester("stranger")
-        from cyxnode.protocol.messages import TokensRequest
-        from cyxnode.scheduler.wire import TOKENS
-
-        got: list[bytes | None] = []
-        async with trio.open_nursery() as nursery:
-
-            async def listen() -> None:
-                worker = await winner_of(world)
-                (job,) = world.nodes[worker].market.rooms.by_job
-                reader = stranger.wire.transport
-                reader.learn(worker, world.nodes[worker].context.wire.transport.addresses())
-                stream = await reader.open_stream(worker, TOKENS)
-                await stream.send(stranger.wire.seal(TokensRequest(job=job, start=0)))
-                try:
-                    got.append(await stream.receive())
-                except Exception:
-                    got.append(None)
-
-            nursery.start_soon(listen)
-            await asked(requester, question())
-        assert got == [None]
 
 
 async def test_a_training_and_an_inference_go_side_by_side(autojump_clock: object) -> None:
