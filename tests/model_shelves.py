@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from cyxnode.executor.model_record import Record, Shelved, write_record
+from cyxnode.executor.model_shelf import ModelShelf
 from cyxnode.executor.model_sources import Found
 from cyxnode.executor.simulated_inference import SimulatedInference
 from cyxnode.protocol.errors import CyxError
@@ -105,3 +106,19 @@ class CountingModel:
     async def free(self) -> None:
         await trio.sleep(1.0)
         self._source.loaded.remove(self._name)
+
+
+def warm(shelf: ModelShelf) -> list[str]:
+    """Names of the models that are offered and loaded."""
+    return [offer.name for offer in shelf.offers() if offer.warm]
+
+
+def names(shelf: ModelShelf) -> list[str]:
+    """Names of the models that are offered."""
+    return [offer.name for offer in shelf.offers()]
+
+
+async def used(shelf: ModelShelf, model: bytes, seconds: float = 0.0) -> None:
+    """A session of so long, once the model is loaded."""
+    async with shelf.session(spec_for(model)):
+        await trio.sleep(seconds)
