@@ -366,6 +366,22 @@ STRICT_MASK_ROUNDS = 2
 PROGRESS_DRAIN_S = 1.0
 OUTCOME_PATIENCE_S = 10.0
 
+# scheduler: what a requester's journal holds of its jobs (scheduler.chronicle), and what is told of them (cli.job)
+CHRONICLES_MAX = 4_096
+"""Jobs of one requester whose chronicle is kept; a new one empties the oldest."""
+CHRONICLE_NOTES_MAX = 256
+"""Of one job: stages, troubles and declines that are written down; all else happens a few times at most."""
+CHRONICLE_RECORD_MAX_BYTES = 128 * 1024
+"""Of one record; the largest hold an award certificate of at most GOSSIP_MESSAGE_MAX_BYTES."""
+PROGRESS_KEPT_MS = 2_000
+"""Between two progress figures that are written down."""
+JOBS_LISTED_MAX = 1_000
+CANDIDATES_SHOWN_MAX = 8
+"""Ids that a refusal of an ambiguous one names."""
+JOURNAL_COPY_TRIES_MAX = 20
+"""How often a journal is copied whose owner changes its files meanwhile."""
+JOURNAL_COPY_RETRY_S = 0.05
+
 # scheduler: presence (cells, peer exchange)
 CELL_NODES_MAX = 64
 """Registered nodes of a class that share one cell; a larger class is cut into a power of two of shards."""

@@ -56,6 +56,11 @@ class Order(ABC):
 
     @property
     @abstractmethod
+    def what(self) -> str:
+        """What is ordered, in a few words that tell nothing secret."""
+
+    @property
+    @abstractmethod
     def segments(self) -> int:
         """Parts that are checked one by one."""
 
@@ -86,6 +91,10 @@ class TrainOrder(Order):
         return "train"
 
     @property
+    def what(self) -> str:
+        return f"training of {self.spec.steps} steps"
+
+    @property
     def segments(self) -> int:
         return self.spec.segments
 
@@ -104,6 +113,11 @@ class InferOrder(Order):
     @property
     def kind(self) -> Literal["train", "infer"]:
         return "infer"
+
+    @property
+    def what(self) -> str:
+        prompts = len(self.task.prompts)
+        return f"{prompts} prompt{'s' if prompts > 1 else ''} to {self.model}"
 
     @property
     def segments(self) -> int:
@@ -169,6 +183,7 @@ class JobResult:
     story: Job
     declines: dict[str, int] = field(default_factory=dict)
     answers: Answers | None = None
+    number: int = 0
 
     @property
     def delivered(self) -> bool:

@@ -24,7 +24,8 @@ from ..protocol.spec import encode_spec, spec_hash
 from ..protocol.units import MicroCyx, NodeId, base58, format_cyx
 from .auction_escrow import may_be_drawn
 from .cells import shards_for
-from .job import JobEvent
+from .chronicle_facts import CAUSES_MAX, Funded, Lacking
+from .job import JobEvent, JobPhase
 from .orders import InferOrder, Order, TrainOrder
 from .presence_service import PresenceService
 from .pricing import reserve_price
@@ -97,13 +98,21 @@ class Funding:
                     return name, ""
                 if told != best:
                     told = best
-                    self.record.stage("queued", f"{best} fitting nodes are live, {needed} are needed")
+                    await self._queued(best, needed)
                 with trio.move_on_after(min(CLASS_POLL_LAST_S, CLASS_POLL_S * rounds)):
                     await self.presence.changed.wait()
         causes = explain(await self._causes())
         seen, waited_s = len(self.presence.alive()), self.order.class_wait_ms / 1000
         short = f"{best} of the {needed} nodes needed after {waited_s:.0f} s; {seen} nodes are live in all"
         return None, f"{short}{': ' + causes if causes else ''}; nothing was funded"
+
+    async def _queued(self, best: int, needed: int) -> None:
+        """Say how many nodes fit, and write down why the others do not."""
+        if self.record.story.phase is JobPhase.DRAFT:
+            self.record.event(JobEvent.QUEUED, "no class is large enough")
+        causes = tuple(Counter(await self._causes()).most_common(CAUSES_MAX))
+        lacking = Lacking(fitting=best, needed=needed, live=len(self.presence.alive()), causes=causes)
+        self.record.stage("queued", f"{best} fitting nodes are live, {needed} are needed", lacking)
 
     def _choose(self, nodes: dict[NodeId, Capability]) -> None:
         """The model that these nodes serve alike is the one; LocalError when a prompt cannot fit it."""
@@ -227,7 +236,7 @@ class Funding:
         record.spec = encode_spec(self._spec())
         digest = spec_hash(record.spec)
         nonce = self._cheap_nonce(digest)
-        record.job = job_id(self.wire.me, nonce, digest)
+        record.named(job_id(self.wire.me, nonce, digest))
         config, now_s = await self.registry.config(), self.wire.clock.unix_ms() // 1000
         deadline_s = now_s + order.work_seconds
         instruction = OpenJob(
@@ -241,13 +250,32 @@ class Funding:
             refund_at_s=deadline_s + config.grace_s + REFUND_MARGIN_S,
         )
         remember_escrow(self.journal, record.job, nonce, digest)
-        record.transactions["open_job"] = await self.chain.submit(instruction)
+        record.sent("open_job", await self.chain.submit(instruction))
         record.account = await self.chain.job(record.job)
         if record.account is None:
             raise ChainUnreachable("the escrow was confirmed but cannot be read; see cyxnode chain info")
         record.event(JobEvent.ESCROW_CONFIRMED, record.transactions["open_job"])
-        record.stage("funded", f"{format_cyx(budget)} CYX in the escrow of job {base58(record.job)}")
+        text = f"{format_cyx(budget)} CYX in the escrow of job {base58(record.job)}"
+        record.stage("funded", text, self._funded(record.account))
         record.announce = self._announce(record.account, nonce)
+        record.keep("announce", record.announce.raw)
+
+    def _funded(self, account: JobAccount) -> Funded:
+        order = self.order
+        return Funded(
+            genesis=self.wire.genesis,
+            program=self.chain.program,
+            execution_class=account.execution_class,
+            open_slot=account.open_slot,
+            budget=account.budget,
+            work_deadline_s=account.work_deadline_s,
+            refund_at_s=account.refund_at_s,
+            units_total=account.units_total,
+            fee_bps=account.fee_bps,
+            verifier_share_bps=account.verifier_share_bps,
+            windows_ms=order.commit_window_ms + order.reveal_window_ms,
+            round_ms=order.round_ms,
+        )
 
     def _cheap_nonce(self, digest: bytes) -> bytes:
         """A nonce whose job costs the program the least of NONCES_DRAWN: one in four needs no second try."""

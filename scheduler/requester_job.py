@@ -16,13 +16,13 @@ import trio
 
 from ..protocol.chain import CloseJob, Verdict
 from ..protocol.envelope import Signed, open_as
-from ..protocol.errors import CyxError
+from ..protocol.errors import ChainRejected, CyxError
 from ..protocol.inference import Answers
 from ..protocol.limits import PEERS_CONNECTED_MAX, TOKENS_TEXT_MAX_CHARS
 from ..protocol.messages import JobAnnounce, Tokens
 from ..protocol.validation import market_topic
 from .data_service import DataService
-from .job import JobEvent
+from .job import JobEvent, JobPhase
 from .orders import JobResult
 from .receipt_builder import build_receipt
 from .requester_funding import Funding
@@ -59,20 +59,25 @@ class JobRun:
     on_funded: Callable[[Listener], None]
     _settled: trio.Event = field(default_factory=trio.Event)
 
-    async def run(self) -> JobResult:
-        """From draft to receipt; LocalError and chain errors only while nothing is funded."""
+    async def run(self, results: str = "") -> JobResult:
+        """From draft to receipt; LocalError and chain errors only while nothing is funded. `results` is the folder for
+        what the job brings, for the chronicle."""
         await self.funding.check_terms()
-        self.record.stage("submitted")
-        execution_class, reason = await self.funding.find_class()
-        if execution_class is None:
-            self.record.event(JobEvent.QUEUED, "no class is large enough")
+        self.record.place(results)
+        try:
+            topic, reason = await self._fund()
+        except CyxError as error:
+            if self.record.spec and not isinstance(error, ChainRejected):
+                self.record.trouble(f"whether the escrow was opened is not certain: {error}")
+            else:
+                self.record.event(JobEvent.CANCELLED, f"refused before it was funded: {error}")
+            raise
+        if topic is None:
+            if self.record.story.phase is JobPhase.DRAFT:
+                self.record.event(JobEvent.QUEUED, "no class is large enough")
             self.record.event(JobEvent.UNSOLD, reason)
             self.record.stage("unsold", reason)
             return self.record.result(reason)
-        await self.funding.check_balance(execution_class)
-        topic = market_topic(execution_class)
-        await self.join(topic)
-        await self.funding.open(execution_class)
         listener = Listener(self.record, self.funding.presence, self.wire.genesis, self._settled.set)
         self.on_funded(listener)
         watch = ChainWatch(self.funding, self.record, listener.committee_known, self._settled.set)
@@ -86,6 +91,17 @@ class JobRun:
             result = await self._conclude()
             nursery.cancel_scope.cancel()
         return result
+
+    async def _fund(self) -> tuple[str | None, str]:
+        """The market's topic once the escrow is confirmed; None, and the reason, when no class is large enough."""
+        execution_class, reason = await self.funding.find_class()
+        if execution_class is None:
+            return None, reason
+        await self.funding.check_balance(execution_class)
+        topic = market_topic(execution_class)
+        await self.join(topic)
+        await self.funding.open(execution_class)
+        return topic, ""
 
     async def _guard(self, action: Callable[..., Awaitable[None]], *arguments: object) -> None:
         try:
@@ -147,8 +163,9 @@ class JobRun:
         answers = self._shown(result) if result is not None and record.order.kind == "infer" else None
         weights = result if answers is None else None
         return JobResult(
-            record.job, record.story.phase, reason, weights, receipt, record.story, record.declined(), answers
-        )
+            record.job, record.story.phase, reason, weights, receipt, record.story, record.declined(), answers,
+            record.number,
+        )  # fmt: skip
 
     def _shown(self, result: bytes) -> Answers:
         """The settled answers; what the stream did not show of them is shown now."""
@@ -179,5 +196,5 @@ class JobRun:
         await TokenReader(self.wire, record.job, winner, prompts, record.heard_tokens, record.trouble).run()
 
     async def _close(self) -> None:
-        self.record.transactions["close_job"] = await self.funding.chain.submit(CloseJob(self.record.job))
+        self.record.sent("close_job", await self.funding.chain.submit(CloseJob(self.record.job)))
         self.record.stage("closed")

@@ -68,8 +68,7 @@ class Listener:
     def _decline(self, node: NodeId, decline: Decline) -> None:
         if node in self.record.declines or node not in self.presence.alive():
             return
-        self.record.declines[node] = decline
-        self.record.stage("declined", f"{base58(node)[:8]} {decline.reason.name.lower()}: {decline.hint}")
+        self.record.declined_by(node, decline)
 
     def committee_known(self) -> None:
         """Certificates that came early can be judged now."""
@@ -92,6 +91,7 @@ class Listener:
             log.warning("certificate dropped", job=base58(record.job), cause=str(error))
             return
         record.certificate = raw
+        record.keep("certificate", raw)
         record.event(JobEvent.AWARDED, base58(record.award.winner))
         record.stage("awarded", f"{base58(record.award.winner)[:8]} at {format_cyx(record.award.price)} CYX")
 
@@ -104,8 +104,9 @@ class Listener:
             log.warning("outcome dropped: too few signatures", job=base58(record.job))
             return
         record.outcome = signed
+        record.keep("outcome", signed.raw)
         if signed.message.transaction:
-            record.transactions["settle"] = signed.message.transaction
+            record.sent("settle", signed.message.transaction)
         record.stage("settled", f"{Verdict(signed.message.verdict).name} {signed.message.reason}".strip())
         self.on_settled()
 
@@ -144,6 +145,7 @@ class Listener:
         self._from_winner(signed.sender)
         if self.record.claim is None:
             self.record.claim = signed
+            self.record.keep("claim", signed.raw)
             self.record.event(JobEvent.CLAIMED, signed.message.final_status)
             self.record.stage("claimed", signed.message.message or signed.message.final_status)
 
@@ -164,7 +166,7 @@ class Listener:
                 if last < 0:
                     self.record.stage("training")
                 last = signed.message.sequence
-                self.record.observe(signed.message)
+                self.record.progressed(signed.message)
             frame = await stream.receive()
             if frame is None:
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import structlog
 import trio
@@ -12,10 +13,13 @@ import trio
 from ..protocol.award import CertifiedAward, JobTerms
 from ..protocol.chain import JobAccount, Verdict
 from ..protocol.envelope import Signed
-from ..protocol.messages import Claim, Decline, JobAnnounce, Outcome, Tokens
+from ..protocol.limits import PROGRESS_KEPT_MS
+from ..protocol.messages import Claim, Decline, JobAnnounce, Outcome, Progress, Tokens
 from ..protocol.ports import Clock, Journal
 from ..protocol.settlement import result_hash
 from ..protocol.units import JobId, NodeId, base58
+from .chronicle import Chronicler
+from .chronicle_facts import AnyFact, Declined, Kept, Moved, Named, Placed, Reached, Sent, Troubled, Worked, clipped
 from .job import FINAL, Job, JobEvent, JobPhase, step
 from .orders import JobResult, News, Order, Stage
 
@@ -26,7 +30,7 @@ log = structlog.get_logger()
 class JobRecord:
     """One job of a requester. `stages` are Unix ms; `transactions` are signatures by instruction name.
 
-    `changed` is set, and made anew, at every stage.
+    `changed` is set, and made anew, at every stage. Nothing is written to the journal before `place`.
     """
 
     order: Order
@@ -51,11 +55,58 @@ class JobRecord:
     stages: dict[str, int] = field(default_factory=dict)
     transactions: dict[str, str] = field(default_factory=dict)
     changed: trio.Event = field(default_factory=trio.Event)
+    chronicler: Chronicler | None = None
+    _told: dict[str, AnyFact] = field(default_factory=dict)
+    _worked_ms: int = -PROGRESS_KEPT_MS
 
-    def stage(self, name: str, detail: str = "") -> None:
-        """The job reached a stage; its first time counts."""
+    def place(self, results: str) -> None:
+        """The order is accepted here: its chronicle begins. `results` is the folder for what it will bring."""
+        order = self.order
+        self.chronicler = Chronicler.begin(self.journal)
+        self._tell(
+            Placed(
+                kind=order.kind,
+                what=clipped(order.what),
+                budget=order.budget,
+                k=order.k,
+                wait_ms=order.class_wait_ms,
+                work_seconds=order.work_seconds,
+                results=results,
+            )
+        )
+        self.stage("submitted")
+
+    @property
+    def number(self) -> int:
+        """Of the chronicle; 0 before there is one."""
+        return self.chronicler.number if self.chronicler is not None else 0
+
+    def _tell(self, fact: AnyFact) -> None:
+        if self.chronicler is not None:
+            self.chronicler.tell(self.clock.unix_ms(), fact)
+
+    def named(self, job: JobId) -> None:
+        """The job has an id: on disk before the transaction that funds it is sent."""
+        self.job = job
+        self._tell(Named(job=job))
+
+    def keep(self, what: Literal["announce", "certificate", "claim", "outcome"], raw: bytes) -> None:
+        """A signed envelope, as evidence for later."""
+        self._tell(Kept(what=what, raw=raw))
+
+    def sent(self, name: str, signature: str) -> None:
+        """A transaction, by the name of its instruction."""
+        self.transactions[name] = signature
+        self._tell(Sent(name=name, signature=signature[:96]))
+
+    def stage(self, name: str, detail: str = "", fact: AnyFact | None = None) -> None:
+        """The job reached a stage; its first time counts. `fact` says in the chronicle what the detail says here."""
         now_ms = self.clock.unix_ms()
         self.stages.setdefault(name, now_ms)
+        told = fact or Reached(stage=name, detail=clipped(detail))
+        if self._told.get(name) != told:
+            self._told[name] = told
+            self._tell(told)
         log.info("stage", job=base58(self.job), stage=name, detail=detail)
         self.changed.set()
         self.changed = trio.Event()
@@ -68,10 +119,43 @@ class JobRecord:
         self.heard[piece.prompt_index] = self.heard.get(piece.prompt_index, "") + piece.text
         if piece.last:
             self.ended.add(piece.prompt_index)
+        self._work(0, 0, 0, 0)
         self.observe(piece)
+
+    def progressed(self, news: Progress) -> None:
+        """The worker's live metrics."""
+        self._work(news.progress_ppm, news.current_epoch, news.batch_loss_micro, news.batch_accuracy_micro)
+        self.observe(news)
+
+    def _work(self, progress_ppm: int, epoch: int, loss_micro: int, accuracy_micro: int) -> None:
+        now_ms = self.clock.unix_ms()
+        if self.chronicler is None or now_ms < self._worked_ms + PROGRESS_KEPT_MS:
+            return
+        self._worked_ms = now_ms
+        self.chronicler.update(
+            now_ms,
+            Worked(
+                progress_ppm=progress_ppm,
+                epoch=epoch,
+                loss_micro=loss_micro,
+                accuracy_micro=accuracy_micro,
+                characters=sum(map(len, self.heard.values())),
+            ),
+        )
+
+    def declined_by(self, node: NodeId, decline: Decline) -> None:
+        """A node will not bid."""
+        self.declines[node] = decline
+        reason = decline.reason.name
+        text = f"{base58(node)[:8]} {reason.lower()}: {decline.hint}"
+        self.stage("declined", text, Declined(node=node, reason=reason, hint=decline.hint))
 
     def trouble(self, detail: str) -> None:
         """Something went wrong that does not end the job."""
+        told = Troubled(detail=clipped(detail))
+        if self._told.get("trouble") != told:
+            self._told["trouble"] = told
+            self._tell(told)
         log.warning("trouble", job=base58(self.job), cause=detail)
         self.observe(Stage("trouble", self.clock.unix_ms(), detail))
 
@@ -84,8 +168,7 @@ class JobRecord:
         if refused:
             log.info("event not applied", job=base58(self.job), cause=refused)
             return
-        key = b"job/" + self.job + len(self.story.story).to_bytes(4, "big")
-        self.journal.put(key, story_line(now_ms, self.story.phase.value, cause))
+        self._tell(Moved(phase=self.story.phase.value, cause=clipped(cause)))
 
     def verdict(self) -> Verdict | None:
         """The quorum's, from its outcome, else as the chain has it; None when it never gave one."""
@@ -112,9 +195,6 @@ class JobRecord:
 
     def result(self, reason: str) -> JobResult:
         """The end, without weights and receipt."""
-        return JobResult(self.job, self.story.phase, reason, None, None, self.story, self.declined())
-
-
-def story_line(at_ms: int, phase: str, cause: str) -> bytes:
-    """One line of a job's story in the journal."""
-    return f"{at_ms}\t{phase}\t{cause}".encode()
+        return JobResult(
+            self.job, self.story.phase, reason, None, None, self.story, self.declined(), number=self.number
+        )

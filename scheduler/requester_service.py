@@ -68,14 +68,15 @@ class RequesterService:
         wire.serve(OUTCOME, Outcome, self._on_outcome)
         wire.transport.serve_stream(PROGRESS, self._on_progress)
 
-    async def submit(self, order: Order) -> JobResult:
-        """Run one job from draft to receipt. Raises LocalError or a chain error while nothing is funded."""
+    async def submit(self, order: Order, results: str = "") -> JobResult:
+        """Run one job from draft to receipt. Raises LocalError or a chain error while nothing is funded. `results` is
+        the folder in which the caller will put what it gets: the chronicle names it."""
         async with self._turn:
             await self._reclaim()
             record = JobRecord(order, self.wire.clock, self.journal, self.observe)
             run = JobRun(self.wire, self._data, self._funding(record), record, self._join, self._listen)
             try:
-                return await run.run()
+                return await run.run(results)
             finally:
                 self._listener = None
 

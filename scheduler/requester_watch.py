@@ -16,6 +16,7 @@ from ..protocol.committee import draw
 from ..protocol.errors import ChainRejected, ChainUnreachable, LocalError
 from ..protocol.limits import CHAIN_RETRY_S, OUTCOME_PATIENCE_S, SEAT_DEADLINE_SLOTS
 from ..protocol.units import NodeId, base58
+from .chronicle_facts import Seated
 from .job import JobEvent
 from .outage import Outage
 from .requester_funding import Funding
@@ -66,7 +67,7 @@ class ChainWatch:
             self.record.trouble(f"only {len(committee)} nodes may sit, {account.k} are needed")
             await trio.sleep(CHAIN_RETRY_S)
             return
-        self.record.transactions["seat"] = await chain.submit(Seat(self.record.job, committee))
+        self.record.sent("seat", await chain.submit(Seat(self.record.job, committee)))
         self._seated(committee)
 
     def _seated(self, committee: tuple[NodeId, ...]) -> None:
@@ -76,7 +77,7 @@ class ChainWatch:
         genesis, open_slot = self.funding.wire.genesis, record.account.open_slot
         opener = self.funding.wire.opener
         record.terms = JobTerms(genesis, record.announce.message, open_slot, committee, opener)
-        record.stage("seated", ", ".join(base58(node)[:8] for node in committee))
+        record.stage("seated", ", ".join(base58(node)[:8] for node in committee), Seated(committee=committee))
         self.on_committee()
 
     async def follow(self) -> None:
@@ -106,7 +107,7 @@ class ChainWatch:
             self._seated(account.committee)
         if (await chain.time()).unix_s < account.refund_at_s:
             return False
-        record.transactions["refund_expired"] = await chain.submit(RefundExpired(record.job))
+        record.sent("refund_expired", await chain.submit(RefundExpired(record.job)))
         record.event(JobEvent.EXPIRED, "the refund time has come")
         record.stage("expired", "no verdict in time; the budget is back")
         self.on_settled()

@@ -16,13 +16,14 @@ from typing import Any
 
 from ..ledger.journal import LevelJournal
 from ..protocol.errors import LocalError
+from ..protocol.limits import CHRONICLES_MAX
 from ..protocol.units import NodeId, base58
-from ..scheduler.job import FINAL
+from ..scheduler.chronicle import Chronicle, read_chronicles
 from .invariants import DEATH_PATIENCE_S
 from .judge import Judge
 
-SIGNED, STORY, QUORUM = b"signed/", b"job/", b"CYX1"
-_CONTEXT_BYTES, _JOB_BYTES = 32, 32
+SIGNED, QUORUM = b"signed/", b"CYX1"
+_CONTEXT_BYTES = 32
 DEFECTS = frozenset({"effect raised", "handler raised", "request_handler_raised", "stream_handler_raised"})
 """Log events of an exception that is no error of ours: somebody's message or timer found a defect."""
 BELIEFS = {"NodeAppeared": True, "NodeSuspected": True, "NodeDied": False}
@@ -65,6 +66,7 @@ def check_journals(judge: Judge, remains: Iterable[Remains], payments: Iterable[
             journal = LevelJournal(path)
             try:
                 records = dict(journal.items(b""))
+                chronicles = list(read_chronicles(journal, CHRONICLES_MAX))
             finally:
                 journal.close()
         except LocalError as error:
@@ -77,7 +79,7 @@ def check_journals(judge: Judge, remains: Iterable[Remains], payments: Iterable[
                 found.votes += 1
                 if message[4:] not in held:
                     judge.broken(3, f"{one.name} signed a settlement that its journal does not hold")
-        found.stories += _check_stories(judge, one.name, records)
+        found.stories += _check_stories(judge, one.name, chronicles)
     return found
 
 
@@ -89,14 +91,13 @@ def _signed(records: dict[bytes, bytes]) -> Iterator[bytes]:
             yield slot + sha256(context + digest).digest()
 
 
-def _check_stories(judge: Judge, name: str, records: dict[bytes, bytes]) -> int:
-    last: dict[bytes, str] = {}
-    for key in sorted(key for key in records if key.startswith(STORY)):
-        last[key[len(STORY) :][:_JOB_BYTES]] = records[key].decode(errors="replace").split("\t")[1]
-    for job, phase in last.items():
-        if phase not in {one.value for one in FINAL}:
-            judge.broken(5, f"the journal of {name} leaves job {base58(job)[:8]} {phase}")
-    return len(last)
+def _check_stories(judge: Judge, name: str, chronicles: list[Chronicle]) -> int:
+    for one in chronicles:
+        if one.damaged:
+            judge.broken(0, f"the journal of {name} holds {one.damaged} records of job {one.name[:8]} that are none")
+        if one.funded is not None and not one.ended:
+            judge.broken(5, f"the journal of {name} leaves job {one.name[:8]} {one.phase.value}")
+    return len(chronicles)
 
 
 def check_logs(judge: Judge, remains: Iterable[Remains], end_unix_s: float) -> int:

@@ -17,6 +17,7 @@ from cyxnode.protocol.limits import CLASS_WAIT_MS, MICRO
 from cyxnode.protocol.messages import token_units
 from cyxnode.protocol.receipt import verify_receipt
 from cyxnode.protocol.units import NodeId
+from cyxnode.scheduler.chronicle import read_chronicles
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.simulation.cheaters import CHEATS
 from cyxnode.simulation.plan import Plan
@@ -108,7 +109,9 @@ async def test_a_prompt_that_cannot_fit_is_refused_before_anything_is_funded(aut
         with pytest.raises(LocalError, match="reads fewer than 512") as caught:
             await asked(requester, question("fits", "x" * 512))
         assert caught.value.field == "prompts[1]"
-        assert not list(requester.journal.items(b"job/"))
+        assert not list(requester.journal.items(b"open/"))
+        (told,) = read_chronicles(requester.journal, 2)
+        assert told.phase is JobPhase.CANCELLED and "prompts[1]" in told.cause
 
 
 @pytest.mark.parametrize("kind", [name for name, cheat in CHEATS.items() if cheat.infers])

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from chronicles import FUNDED
 from cyxnode.ledger.journal import LevelJournal
 from cyxnode.protocol.hashing import QuorumKind, quorum_message
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.units import NodeId, base58
+from cyxnode.scheduler.chronicle import Chronicler
+from cyxnode.scheduler.chronicle_facts import Moved
 from cyxnode.scheduler.quorum_signer import sign_quorum
-from cyxnode.scheduler.requester_record import story_line
 from cyxnode.simulation.invariants import DEATH_PATIENCE_S
 from cyxnode.simulation.judge import Bench, Judge
 from cyxnode.simulation.postmortem import Remains, check_journals, check_logs
@@ -72,17 +74,21 @@ def test_a_damaged_journal_breaks_the_world(judge: Judge, remains: Remains) -> N
 
 
 def test_a_story_without_an_end(judge: Judge, remains: Remains) -> None:
-    job, other = b"j" * 32, b"o" * 32
     journal = LevelJournal(remains.folder / "journal")
-    for number, phase in enumerate(("opened", "running", "settled")):
-        journal.put(b"job/" + job + number.to_bytes(4, "big"), story_line(1, phase, "a cause"))
+    chronicler = Chronicler.begin(journal)
+    chronicler.tell(1, FUNDED)
+    for phase in ("opened", "running", "settled"):
+        chronicler.tell(1, Moved(phase=phase, cause="a cause"))
     journal.close()
     assert check_journals(judge, [remains], []).stories == 1
     assert numbers(judge) == []
     journal = LevelJournal(remains.folder / "journal")
-    journal.put(b"job/" + other + bytes(4), story_line(1, "running", "a cause"))
+    unfinished, unfunded = Chronicler.begin(journal), Chronicler.begin(journal)
+    unfinished.tell(1, FUNDED)
+    for one in (unfinished, unfunded):
+        one.tell(1, Moved(phase="running", cause="a cause"))
     journal.close()
-    assert check_journals(judge, [remains], []).stories == 2
+    assert check_journals(judge, [remains], []).stories == 3
     assert numbers(judge) == [5] and "running" in judge.violations[0].text
 
 

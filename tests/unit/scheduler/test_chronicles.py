@@ -1,0 +1,148 @@
+"""The chronicle of a job: what is written is what is read, whatever stands beside it in the journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chronicles import AT_MS, DECLINES, OPENED, PLACED, SETTLED, STATES, WORKED, told, write
+from cyxnode.ledger.journal import LevelJournal, MemoryJournal
+from cyxnode.protocol import limits
+from cyxnode.protocol.units import base58
+from cyxnode.scheduler import chronicle
+from cyxnode.scheduler.chronicle import (
+    BY_ID,
+    LAST,
+    RECORDS,
+    Chronicler,
+    last_number,
+    number_of,
+    numbers_named,
+    read_chronicle,
+    read_chronicles,
+)
+from cyxnode.scheduler.chronicle_facts import Moved, Reached, Troubled
+from cyxnode.scheduler.job import JobPhase
+from sample_job import JOB, TERMS
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_was_told_is_read(state: str) -> None:
+    read = told(STATES[state])
+    assert [record.fact for record in read.records] == list(STATES[state])
+    assert read.damaged == 0
+    assert read.placed == PLACED and read.placed_at_ms == AT_MS
+
+
+def test_a_settled_job_has_all_its_evidence() -> None:
+    read = told(SETTLED)
+    assert read.phase is JobPhase.SETTLED and read.ended
+    assert read.name == base58(JOB) and read.committee == TERMS.committee
+    assert tuple(read.evidence) == ("announce", "certificate", "claim", "outcome")
+    assert set(read.transactions) == {"open_job", "seat", "settle"}
+    assert set(read.declines) == {one.node for one in DECLINES}
+    assert read.stages["submitted"] == AT_MS
+    assert [phase.value for _, phase, _ in read.moves] == [
+        "opened", "bidding", "awarded", "running", "claimed", "settled",
+    ]  # fmt: skip
+
+
+def test_orders_are_numbered_and_the_newest_comes_first(tmp_path: Path) -> None:
+    journal = LevelJournal(tmp_path)
+    for state in ("queued", "settled", "cancelled"):
+        write(journal, STATES[state])
+    journal.close()
+    journal = LevelJournal(tmp_path)
+    assert [one.number for one in read_chronicles(journal, 10)] == [3, 2, 1]
+    assert [one.number for one in read_chronicles(journal, 2)] == [3, 2]
+    assert [one.name for one in read_chronicles(journal, 10)] == ["draft-3", base58(JOB), "draft-1"]
+    assert number_of(journal, JOB) == 2
+    journal.close()
+
+
+def test_names_are_found_by_their_beginning() -> None:
+    journal = MemoryJournal()
+    write(journal, STATES["queued"])
+    write(journal, OPENED)
+    name = base58(JOB)
+    assert numbers_named(journal, name) == numbers_named(journal, name[:3]) == {name: 2}
+    assert numbers_named(journal, "draft-1") == {"draft-1": 1}
+    assert numbers_named(journal, "draft-2") == {"draft-2": 2}, "an order keeps its number when it has an id"
+    for nobody in ("draft-", "draft-0", "draft-3", "draft-x", "draft-" + "9" * 40, "draft-²", "0", name + "1"):
+        assert numbers_named(journal, nobody) == {}
+
+
+def test_progress_is_written_over(tmp_path: Path) -> None:
+    journal = LevelJournal(tmp_path)
+    chronicler = Chronicler.begin(journal)
+    chronicler.tell(AT_MS, PLACED)
+    for second in range(5):
+        chronicler.update(AT_MS + second, WORKED)
+    read = read_chronicle(journal, 1)
+    assert read is not None and read.worked == (AT_MS + 4, WORKED)
+    assert len(list(journal.items(RECORDS))) == 2
+    journal.close()
+
+
+def test_notes_are_bounded_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = MemoryJournal()
+    chronicler = Chronicler.begin(journal)
+    for number in range(limits.CHRONICLE_NOTES_MAX + 9):
+        chronicler.tell(AT_MS, Troubled(detail=str(number)))
+    chronicler.tell(AT_MS, Moved(phase="expired", cause="the refund time has come"))
+    read = read_chronicle(journal, 1)
+    assert read is not None and read.phase is JobPhase.EXPIRED
+    assert len(read.records) == limits.CHRONICLE_NOTES_MAX + 1 and read.shortened
+    assert not told(SETTLED).shortened
+
+
+def test_the_oldest_chronicle_makes_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chronicle, "CHRONICLES_MAX", 2)
+    journal = MemoryJournal()
+    for _ in range(2):
+        write(journal, OPENED)
+    for _ in range(2):
+        write(journal, STATES["queued"])
+    assert [one.number for one in read_chronicles(journal, 10)] == [4, 3]
+    assert read_chronicle(journal, 1) is None and numbers_named(journal, base58(JOB)) == {}
+
+
+def test_a_later_life_goes_on_where_the_last_one_ended() -> None:
+    journal = MemoryJournal()
+    number = write(journal, OPENED)
+    Chronicler.resume(journal, number).tell(AT_MS + 10**6, Moved(phase="expired", cause="refunded"))
+    read = read_chronicle(journal, number)
+    assert read is not None and len(read.records) == len(OPENED) + 1
+    assert read.phase is JobPhase.EXPIRED and read.ended_at_ms == AT_MS + 10**6
+
+
+@given(st.binary(max_size=200), st.integers(0, 2**32 - 1))
+def test_damaged_and_foreign_records_are_counted_and_passed_over(noise: bytes, place: int) -> None:
+    journal = MemoryJournal()
+    write(journal, OPENED)
+    journal.put(RECORDS + (1).to_bytes(8, "big") + (place | 2**20).to_bytes(4, "big"), noise)
+    journal.put(RECORDS + JOB + bytes(4), b"1\tsettled\tof an earlier version")
+    read = read_chronicle(journal, 1)
+    assert read is not None and read.name == base58(JOB)
+    assert read.damaged == (1 if noise else 0)
+
+
+@pytest.mark.parametrize("fact", [Moved(phase="levitating", cause=""), Reached(stage="s", detail="d" * 513)])
+def test_what_cannot_be_is_damage(fact: Moved | Reached) -> None:
+    journal = MemoryJournal()
+    Chronicler.begin(journal).tell(AT_MS, fact)
+    read = read_chronicle(journal, 1)
+    assert read is not None and read.damaged == 1
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
+def test_a_damaged_index_raises_nothing(last: bytes, key: bytes, value: bytes) -> None:
+    journal = MemoryJournal()
+    journal.put(LAST, last)
+    journal.put(BY_ID + key, value)
+    assert last_number(journal) < 2**64
+    numbers_named(journal, "")
+    assert list(read_chronicles(journal, 3)) == []
