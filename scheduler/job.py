@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from ..protocol.chain import Verdict
+
 
 class JobPhase(Enum):
     """States of a job."""
@@ -63,6 +65,14 @@ TRANSITIONS: dict[tuple[JobPhase, JobEvent], JobPhase] = {
     **{(phase, JobEvent.CANCELLED): JobPhase.CANCELLED for phase in (JobPhase.DRAFT, JobPhase.QUEUED, *_OPEN[:4])},
     **{(phase, JobEvent.EXPIRED): JobPhase.EXPIRED for phase in _OPEN},
 }
+ENDS = {
+    Verdict.OK: JobPhase.SETTLED,
+    Verdict.FAILED: JobPhase.FAILED,
+    Verdict.UNSOLD: JobPhase.UNSOLD,
+    Verdict.CANCELLED: JobPhase.CANCELLED,
+    Verdict.FRAUD: JobPhase.FRAUD,
+}
+"""How a job ends by its last settlement; PARTIAL ends none."""
 FINAL = frozenset(
     {JobPhase.SETTLED, JobPhase.UNSOLD, JobPhase.FAILED, JobPhase.FRAUD, JobPhase.CANCELLED, JobPhase.EXPIRED}
 )
