@@ -38,8 +38,8 @@ def reputation_ppm(account: NodeAccount) -> int:
     return trust * (account.jobs_ok + 1) // (account.jobs_ok + account.failures + 1)
 
 
-def _factors(announce: JobAnnounce, candidate: Candidate) -> int:
-    """Weighted sum of all factors but the price, with scale 10^12."""
+def _factors(announce: JobAnnounce, candidate: Candidate) -> dict[str, int]:
+    """All weighted factors but the price, with scale 10^12."""
     bid, weights = candidate.bid, announce.weights
     device = MICRO if announce.device in ("any", bid.device) else 0
     needed = max(1, announce.memory_mb)
@@ -47,14 +47,14 @@ def _factors(announce: JobAnnounce, candidate: Candidate) -> int:
     held = sum(1 for cid in announce.datasets if cid in bid.datasets)
     near = MICRO if announce.region in ("", bid.region) else 0
     local = MICRO * held // len(announce.datasets) if announce.datasets else MICRO
-    return (
-        weights.reputation_ppm * candidate.reputation_ppm
-        + weights.stake_ppm * (MICRO * candidate.stake // (candidate.stake + STAKE_HALF_MICRO_CYX))
-        + weights.device_ppm * device
-        + weights.locality_ppm * ((near + local) // 2)
-        + weights.memory_ppm * memory
-        + weights.queue_ppm * (MICRO // (1 + bid.queue_length))
-    )
+    return {
+        "reputation": weights.reputation_ppm * candidate.reputation_ppm,
+        "stake": weights.stake_ppm * (MICRO * candidate.stake // (candidate.stake + STAKE_HALF_MICRO_CYX)),
+        "device": weights.device_ppm * device,
+        "locality": weights.locality_ppm * ((near + local) // 2),
+        "memory": weights.memory_ppm * memory,
+        "queue": weights.queue_ppm * (MICRO // (1 + bid.queue_length)),
+    }
 
 
 def _price_part(announce: JobAnnounce, price: int) -> int:
@@ -62,9 +62,14 @@ def _price_part(announce: JobAnnounce, price: int) -> int:
     return announce.weights.price_ppm * (MICRO * (limit - price) // limit)
 
 
+def score_parts(announce: JobAnnounce, candidate: Candidate) -> dict[str, int]:
+    """What each factor adds to the score, with scale 10^12."""
+    return {"price": _price_part(announce, candidate.bid.price), **_factors(announce, candidate)}
+
+
 def score(announce: JobAnnounce, candidate: Candidate) -> int:
     """Score with scale 10^12; higher is better; never rises with the price."""
-    return _price_part(announce, candidate.bid.price) + _factors(announce, candidate)
+    return sum(score_parts(announce, candidate).values())
 
 
 def rank(announce: JobAnnounce, candidates: list[Candidate]) -> list[Candidate]:
@@ -77,7 +82,7 @@ def award_price(announce: JobAnnounce, ranking: list[Candidate]) -> int:
     winner, limit = ranking[0], announce.price_limit
     if len(ranking) == 1:
         return limit
-    rest, second = _factors(announce, winner), ranking[1]
+    rest, second = sum(_factors(announce, winner).values()), ranking[1]
     mark = score(announce, second)
     ties_won = winner.digest < second.digest
 

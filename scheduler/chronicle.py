@@ -102,6 +102,7 @@ class Chronicle:
 
     number: int
     records: list[Record] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     damaged: int = 0
     placed: Placed | None = None
     placed_at_ms: int = 0
@@ -137,10 +138,11 @@ class Chronicle:
         """Whether notes may have been left out."""
         return self.notes >= CHRONICLE_NOTES_MAX
 
-    def add(self, record: Record) -> None:
+    def add(self, place: int, record: Record) -> None:
         """Take in the next record."""
         fact, at_ms = record.fact, record.at_ms
         self.records.append(record)
+        self.places.append(place)
         self.notes += isinstance(fact, NOTES)
         match fact:
             case Placed():
@@ -151,6 +153,7 @@ class Chronicle:
                 self._stage("queued", at_ms, "")
             case Named():
                 self.job = JobId(fact.job)
+                self._stage("named", at_ms, "")
             case Funded():
                 self.funded = fact
                 self._stage("funded", at_ms, "")
@@ -198,10 +201,11 @@ def read_chronicle(journal: Journal, number: int) -> Chronicle | None:
         found = True
         try:
             record = codec.decode(value, Record, max_bytes=CHRONICLE_RECORD_MAX_BYTES)
-            if key.endswith(bytes(PLACE_BYTES)):
-                newest = record
+            place = int.from_bytes(key[-PLACE_BYTES:], "big")
+            if place:
+                chronicle.add(place, record)
             else:
-                chronicle.add(record)
+                newest = record
         except (RemoteError, ValueError):
             chronicle.damaged += 1
     if newest is not None and isinstance(newest.fact, Worked):
