@@ -204,7 +204,7 @@ async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) 
             say(f"requester  {base58(pair.node_id)}")
             before = await balances(network, pair.node_id)
             async with view.shown():
-                result = await service.submit(plan.place(service.blobs))
+                result = await service.submit(plan.place(service.blobs), str(home / "results"))
             after = await balances(network, pair.node_id)
         files = save_result(result, home / "results")
         if result.receipt is not None:

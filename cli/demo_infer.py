@@ -55,7 +55,7 @@ async def demo_infer(
         pair, folder = identity(home, "requester", None)
         place = Place(network.rpc, LOCAL_PROGRAM_ID, network.bootstrap)
         order = InferOrder(model=MODEL, task=task, budget=MicroCyx(0), k=K, unsandboxed_ok=not network.sandboxed)
-        training, asking = JobView(console), Asking(order, console, as_json=as_json)
+        training, asking = JobView(console), Asking(order, console, home / "results", as_json=as_json)
         watching: list[Callable[[News], None]] = [training.observe]
         async with open_client(pair, folder, place, lambda news: watching[-1](news), faucet=True) as service:
             say(f"requester  {base58(pair.node_id)}")
@@ -69,7 +69,7 @@ async def demo_infer(
             after = await balances(network, pair.node_id)
         if result is None:
             return 1
-        code = asking.conclude(result, home / "results", balances_before=before, balances_after=after)
+        code = asking.conclude(result, balances_before=before, balances_after=after)
         if result.receipt is not None:
             show_balances(console, before, after)
             show_checks(console, result.receipt)

@@ -1,4 +1,5 @@
-"""`cyxnode job watch`: follow a job that somebody runs, from its escrow and its gossip."""
+"""`cyxnode job`: `watch` follows a job that anybody runs, from its escrow and its gossip; `reclaim` brings money back;
+the rest tells of this requester's own jobs (job_look.py, job_result.py)."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import trio
 
 from ..protocol.errors import LocalError
 from ..protocol.units import JobId, base58, format_cyx, parse_id
+from .job_look import audit, explain, list_jobs, status, trace
 from .paying import send_policy
 from .seeding import IN_HOME, SeedSources, nobody_known, seed_options, seeds
 from .settings import chain_options, home_option, identity, key_options, program_id
@@ -20,7 +22,7 @@ POLL_S = 1.0
 
 @click.group()
 def job() -> None:
-    """Watch a job."""
+    """See this requester's jobs: list, status, explain, trace, audit, result; watch any job."""
 
 
 @job.command()
@@ -133,3 +135,7 @@ def reclaim_jobs(home: Path, name: str, key: Path | None, rpc: str, program: str
         )
     if not done and not as_json:
         click.echo("nothing is left in escrow")
+
+
+for command in (list_jobs, status, explain, trace, audit):
+    job.add_command(command)

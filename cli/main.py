@@ -29,7 +29,7 @@ COMMANDS = {
     "models": ("models:models", "Choose the language models that nodes here serve, and their prices."),
     "market": ("market:market", "See what is for sale."),
     "submit": ("submit:submit", "Submit a job."),
-    "job": ("job:job", "Watch a job."),
+    "job": ("job:job", "See this requester's jobs and why they are as they are; watch any job."),
     "wallet": ("wallet:wallet", "See and move the money of a key: balance, send, stake, withdraw, history."),
     "doctor": ("doctor:doctor", "Find out what would keep a node from working here."),
     "receipt": ("receipt:receipt", "Show or verify a receipt."),

@@ -20,7 +20,8 @@ def receipt() -> None:
     """Show or verify a receipt."""
 
 
-def _read(path: Path) -> bytes:
+def read_receipt(path: Path) -> bytes:
+    """A receipt file, unless it is larger than any; LocalError when it cannot be read."""
     try:
         if path.stat().st_size > RECEIPT_MAX_BYTES:
             raise LocalError("is larger than any receipt", field="receipt", fix="fetch the file again")
@@ -36,7 +37,7 @@ def _read(path: Path) -> bytes:
 @click.option("--json", "as_json", is_flag=True)
 def verify(file: Path, rpc: str | None, program: str | None, as_json: bool) -> None:
     """Check every hash and signature with no network; with --rpc also that the chain says the same."""
-    loaded = load_receipt(_read(file))
+    loaded = load_receipt(read_receipt(file))
     checked = verify_receipt(loaded)
     if rpc is not None:
         checked += trio.run(_compare, loaded, rpc, program)
@@ -60,7 +61,7 @@ async def _compare(loaded: dict[str, Any], rpc: str, program: str | None) -> lis
 @click.argument("file", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
     """The readable fields, unchecked: run `verify` to trust them."""
-    fields = load_receipt(_read(file))
+    fields = load_receipt(read_receipt(file))
     for name in ("job", "status", "reason", "requester", "worker", "completed_in_ms", "open_slot"):
         click.echo(f"{name:16} {plain(str(fields[name]))}")
     click.echo(f"{'price':16} {format_cyx(int(fields['price_micro_cyx']))} CYX")

@@ -96,7 +96,11 @@ def rpc_option(command: Command) -> Command:
 
 def chain_options(command: Command) -> Command:
     """--rpc, --program, and those of `paying_options`"""
-    command = rpc_option(paying_options(command))
+    return program_option(rpc_option(paying_options(command)))
+
+
+def program_option(command: Command) -> Command:
+    """--program"""
     return click.option(
         "--program", default=None, envvar="CYXNODE_PROGRAM", help="Escrow program (default: the local chain's)."
     )(command)
@@ -125,31 +129,36 @@ def deny_list_of(path: Path | None) -> DenyList | None:
     return DenyList(path) if path is not None else None
 
 
+def name_option(default_name: str) -> Callable[[Command], Command]:
+    """--name"""
+    return click.option("--name", default=default_name, show_default=True, help="Folder of this identity in --home.")
+
+
 def key_options(default_name: str) -> Callable[[Command], Command]:
     """--name and --key"""
 
     def decorate(command: Command) -> Command:
-        for option in (
-            click.option("--name", default=default_name, show_default=True, help="Folder of this identity in --home."),
-            click.option(
-                "--key",
-                type=click.Path(path_type=Path, dir_okay=False),
-                default=None,
-                envvar="CYXNODE_KEY",
-                help="Key file (default: key.json in the identity's folder, made when missing).",
-            ),
-        ):
-            command = option(command)
-        return command
+        return click.option(
+            "--key",
+            type=click.Path(path_type=Path, dir_okay=False),
+            default=None,
+            envvar="CYXNODE_KEY",
+            help="Key file (default: key.json in the identity's folder, made when missing).",
+        )(name_option(default_name)(command))
 
     return decorate
 
 
-def identity(home: Path, name: str, key: Path | None) -> tuple[KeyPair, Path]:
-    """The key and the folder of an identity; the default key is made when it does not exist, a named one never."""
+def identity_folder(home: Path, name: str) -> Path:
+    """The folder of an identity, whether or not it exists."""
     if not name or "/" in name or name.startswith("."):
         raise LocalError(f"{name!r} cannot be a folder", field="name", fix="use letters, digits and dashes")
-    folder = home / name
+    return home / name
+
+
+def identity(home: Path, name: str, key: Path | None) -> tuple[KeyPair, Path]:
+    """The key and the folder of an identity; the default key is made when it does not exist, a named one never."""
+    folder = identity_folder(home, name)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

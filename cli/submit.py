@@ -67,21 +67,21 @@ def submit_train(
     pair, folder = identity(home, name, key)
     place = Place(rpc, program_id(program), seeds(home, bootstrap, folder))
     console = Console(stderr=True)
-    view = JobView(console)
+    view, results = JobView(console), (output or folder / "results").absolute()
 
     async def work() -> tuple[JobResult | None, tuple[int, int]]:
         async with view.shown(), open_client(pair, folder, place, view.observe, faucet=faucet) as service:
             job_order = plan.place(service.blobs)
             prices = await live_prices(service, job_order)
             console.print(f"live prices: {format_cyx(prices[0])} to {format_cyx(prices[1])} CYX", highlight=False)
-            return (None if estimate else await service.submit(job_order)), prices
+            return (None if estimate else await service.submit(job_order, str(results))), prices
 
     result, prices = trio.run(work)
     if result is None:
         if as_json:
             click.echo(json.dumps({"price_low_micro_cyx": prices[0], "price_high_micro_cyx": prices[1]}))
         return 0
-    files = save_result(result, output or folder / "results")
+    files = save_result(result, results)
     if as_json:
         click.echo(json.dumps(summary(result, files)))
     else:

@@ -129,14 +129,15 @@ def submit_infer(
     )
     pair, folder = identity(home, name, key)
     place = Place(rpc, program_id(program), seeds(home, bootstrap, folder))
-    asking = Asking(order, Console(stderr=True), as_json=as_json)
+    results = (output or folder / "results").absolute()
+    asking = Asking(order, Console(stderr=True), results, as_json=as_json)
     opened = partial(open_client, pair, folder, place, faucet=faucet)
     result, prices = asking.run(opened, estimate=estimate)
     if result is None:
         if as_json:
             click.echo(json.dumps({"price_low_micro_cyx": prices[0], "price_high_micro_cyx": prices[1]}))
         return 0
-    return asking.conclude(result, output or folder / "results")
+    return asking.conclude(result)
 
 
 def patience_s(task: InferTask) -> int:
@@ -146,10 +147,11 @@ def patience_s(task: InferTask) -> int:
 
 @dataclass(slots=True)
 class Asking:
-    """One inference, shown while it runs."""
+    """One inference, shown while it runs. `results` is the folder for what it brings."""
 
     order: InferOrder
     console: Console
+    results: Path
     as_json: bool
     answers: AnswerStream | None = None
     view: JobView = field(init=False)
@@ -183,7 +185,7 @@ class Asking:
         self.service, ended = service, False
         try:
             prices = await self.priced(service)
-            result = None if estimate else await service.submit(self.order)
+            result = None if estimate else await service.submit(self.order, str(self.results))
             ended = True
             return result, prices
         finally:
@@ -219,13 +221,13 @@ class Asking:
             return news
         return replace(news, detail=f"{news.detail}; {served_instead(self.order.model, offers)}")
 
-    def conclude(self, result: JobResult, folder: Path, **more: Any) -> int:
+    def conclude(self, result: JobResult, **more: Any) -> int:
         """Show the end, save the files, and return the exit code. `more` goes into the JSON."""
         from .render import show_waterfall, six_lines
         from .results import save_result, summary, token_lines
 
         true = self._end_stream(result)
-        files = save_result(result, folder)
+        files = save_result(result, self.results)
         if self.as_json:
             click.echo(json.dumps(summary(result, files) | more))
         else:

@@ -240,6 +240,13 @@ def open_receipt(receipt: dict[str, Any]) -> tuple[JobTerms, Outcome]:
     return terms, open_as(evidence.outcome, terms.genesis, Outcome).message
 
 
+def open_award(receipt: dict[str, Any]) -> tuple[JobTerms, bytes]:
+    """The terms and the award certificate, empty when there was no award, of a receipt that `verify_receipt` has
+    passed."""
+    terms, evidence = _open_evidence(receipt)
+    return terms, evidence.certificate
+
+
 def _integer(value: object, field: str, most: int) -> int:
     if type(value) is not int or not 0 <= value <= most:
         raise LocalError(f"is not an integer from 0 to {most}", field=field)

@@ -73,7 +73,9 @@ class Explanation:
 
 def explain(told: Chronicle, now_ms: int, *, running: bool, chain: OnChain | None = None) -> Explanation:
     """`running` says whether the `submit` of this job is up; `chain` is what the chain was asked when it is not."""
-    if not told.ended and not running:
+    left, phase = not told.ended and not running, told.phase
+    if left:
+        phase = (chain.phase if chain is not None else None) or phase
         why, waits_for, until_ms, then, advice = explain_left(told, now_ms, chain)
     elif told.ended:
         why, advice = _ended(told)
@@ -81,10 +83,10 @@ def explain(told: Chronicle, now_ms: int, *, running: bool, chain: OnChain | Non
     else:
         why, waits_for, until_ms, then, advice = _live(told, now_ms)
     causes = _causes(told)
-    if told.phase in UNDECIDED:
+    if phase in UNDECIDED and (told.job is None or not left):
         advice += tuple(one for one in dict.fromkeys(cause.advice for cause in causes) if one not in advice)
     return Explanation(
-        state=told.phase.value,
+        state=phase.value,
         since_ms=told.since_ms,
         why=why,
         waits_for=waits_for,

@@ -15,6 +15,9 @@ from .explanation_left import OnChain
 from .job import FINAL, JobPhase
 from .job_evidence import JobEvidence, evidence_of
 
+ID_SHOWN = 10
+"""Characters of an id that are shown where space is short: enough to find the job by."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobSummary:
@@ -76,7 +79,7 @@ def summarise(told: Chronicle, *, running: bool, chain: OnChain | None = None) -
 def _reason(told: Chronicle, phase: JobPhase, *, left: bool) -> str:
     """One line: the cause of an end, else what a job waits for in its state."""
     if left:
-        return f"`submit` ended first: cyxnode job explain {told.name}"
+        return f"`submit` ended first: cyxnode job explain {told.name[:ID_SHOWN]}"
     if told.ended:
         return "" if phase is JobPhase.SETTLED and told.cause == Verdict.OK.name else told.cause
     if told.lacking is not None and told.job is None:

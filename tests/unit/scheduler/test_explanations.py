@@ -181,7 +181,7 @@ def test_what_the_chain_knows_decides_what_can_be_done() -> None:
     assert any("job result" in text for text in left("settled").advice)
     assert any("job reclaim" in text for text in left("settled").advice)
     assert not any("job reclaim" in text for text in left("closed").advice), "there is nothing left to reclaim"
-    assert left("failed").why.endswith("failed")
+    assert left("failed").why.endswith("failed") and left("failed").state == "failed"
     assert left("open").until_ms == FUNDED.refund_at_s * 1000
     assert left("open", LATE_MS).advice == ("take it: cyxnode job reclaim",)
     assert "did not answer" in left("away").why
