@@ -13,6 +13,7 @@ import trio
 from ..protocol.errors import LocalError
 from ..protocol.units import JobId, base58, format_cyx, parse_id
 from .job_look import audit, explain, list_jobs, status, trace
+from .job_result import result
 from .paying import send_policy
 from .seeding import IN_HOME, SeedSources, nobody_known, seed_options, seeds
 from .settings import chain_options, home_option, identity, key_options, program_id
@@ -137,5 +138,5 @@ def reclaim_jobs(home: Path, name: str, key: Path | None, rpc: str, program: str
         click.echo("nothing is left in escrow")
 
 
-for command in (list_jobs, status, explain, trace, audit):
+for command in (list_jobs, status, explain, trace, audit, result):
     job.add_command(command)

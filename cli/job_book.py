@@ -57,10 +57,14 @@ class Book:
             raise LocalError(f"no job of this requester begins with {plain(text)[:80]!r}", field="job_id", fix=FIX_ID)
         return told
 
+    def results_folder(self, told: Chronicle) -> Path:
+        """Where the files of a job are put."""
+        named = told.placed.results if told.placed is not None else ""
+        return Path(named) if named else self.folder / "results"
+
     def results(self, told: Chronicle) -> dict[str, str]:
         """The files that a job has left, by what they are."""
-        named = told.placed.results if told.placed is not None else ""
-        folder = Path(named) if named else self.folder / "results"
+        folder = self.results_folder(told)
         paths = {what: folder / f"{told.name}.{suffix}" for what, suffix in RESULT_FILES.items()}
         return {what: str(path) for what, path in paths.items() if os.path.isfile(path)}
 

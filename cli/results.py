@@ -16,8 +16,8 @@ from ..scheduler.requester_service import JobResult
 
 
 def save_result(result: JobResult, folder: Path) -> dict[str, str]:
-    """Write weights or answers, and the receipt, into `folder`; returns the paths by name."""
-    if result.receipt is None:
+    """Write weights or answers, and the receipt, as far as they are there, into `folder`; returns the paths by name."""
+    if result.receipt is None and not result.delivered:
         return {}
     folder.mkdir(parents=True, exist_ok=True)
     job = base58(result.job)
@@ -30,9 +30,10 @@ def save_result(result: JobResult, folder: Path) -> dict[str, str]:
         path = folder / f"{job}.answers.json"
         path.write_text(_json({"job": job, "answers": answers(result)}))
         files["answers"] = str(path)
-    path = folder / f"{job}.receipt.json"
-    path.write_text(_json(result.receipt))
-    files["receipt"] = str(path)
+    if result.receipt is not None:
+        path = folder / f"{job}.receipt.json"
+        path.write_text(_json(result.receipt))
+        files["receipt"] = str(path)
     return files
 
 

@@ -31,6 +31,7 @@ JOINING_COMMANDS = (
     ("submit", "train"),
     ("submit", "infer"),
     ("job", "watch"),
+    ("job", "result"),
     ("market", "models"),
     ("doctor",),
 )

@@ -205,3 +205,17 @@ class SpecAnswer(Message, frozen=True):
     """The encoded spec."""
 
     spec: Annotated[bytes, Meta(max_length=SPEC_MAX_BYTES)]
+
+
+class ResultRequest(Message, frozen=True):
+    """The requester asks the winner or a member for what was claimed: it was gone when that was told."""
+
+    job: Bytes32
+
+
+class ResultAnswer(Message, frozen=True):
+    """The envelopes of the AwardCertificate and of the claim, as their authors signed them."""
+
+    job: Bytes32
+    certificate: Evidence
+    claim: Evidence

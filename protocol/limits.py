@@ -375,6 +375,10 @@ CHRONICLE_RECORD_MAX_BYTES = 128 * 1024
 """Of one record; the largest hold an award certificate of at most GOSSIP_MESSAGE_MAX_BYTES."""
 PROGRESS_KEPT_MS = 2_000
 """Between two progress figures that are written down."""
+RECOVERY_PATIENCE_S = 60.0
+"""For which `job result` looks for somebody who gives it what a job brought."""
+RECOVERY_REQUEST_S = 3.0
+RECOVERY_RETRY_S = 1.0
 JOBS_LISTED_MAX = 1_000
 CANDIDATES_SHOWN_MAX = 8
 """Ids that a refusal of an ambiguous one names."""

@@ -16,7 +16,9 @@ from .job_messages import InferenceClaim as InferenceClaim
 from .job_messages import Opening as Opening
 from .job_messages import OpenRequest as OpenRequest
 from .job_messages import Progress as Progress
+from .job_messages import ResultAnswer as ResultAnswer
 from .job_messages import ResultClaim as ResultClaim
+from .job_messages import ResultRequest as ResultRequest
 from .job_messages import SettleProposal as SettleProposal
 from .job_messages import SettleVote as SettleVote
 from .job_messages import SpecAnswer as SpecAnswer
@@ -54,7 +56,7 @@ _ALL: tuple[type[Message], ...] = (
     Heartbeat, Capability, PeersRequest, PeersAnswer, JobAnnounce, Decline, BidCommit, BidReveal, Tally, Proposal,
     AwardVote, AwardCertificate, Outcome, JobStatus, SpecRequest, SpecAnswer, StartNotice, Progress, TokensRequest,
     Tokens, ResultClaim, InferenceClaim, VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote,
-    BlobRequest,
+    BlobRequest, ResultRequest, ResultAnswer,
 )  # fmt: skip
 KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in _ALL}
 """Kind name on the wire -> message type. Everything here travels in a signed envelope."""

@@ -19,6 +19,8 @@ from ..protocol.messages import (
     OpenRequest,
     Outcome,
     Proposal,
+    ResultAnswer,
+    ResultRequest,
     SettleProposal,
     SettleVote,
     SpecAnswer,
@@ -42,6 +44,7 @@ from .wire import (
     OPEN,
     OUTCOME,
     PROPOSAL,
+    RESULT,
     REVEAL,
     SETTLE,
     SPEC,
@@ -72,6 +75,7 @@ class MarketRequests:
         wire.serve(SPEC, SpecRequest, self._spec)
         wire.serve(START, StartNotice, self._start)
         wire.serve(CLAIM, Claim, self._claim)
+        wire.serve(RESULT, ResultRequest, self._result)
         wire.serve(COMMIT, VerdictCommit, self._commit)
         wire.serve(REVEAL, VerdictReveal, self._reveal)
         wire.serve(OPEN, OpenRequest, self._open)
@@ -124,6 +128,16 @@ class MarketRequests:
 
     async def _claim(self, signed: Signed[Claim]) -> None:
         self._case(signed.message.job).claimed(signed)
+
+    async def _result(self, signed: Signed[ResultRequest]) -> ResultAnswer:
+        """What was claimed, for a requester that was gone when it was told."""
+        room = self.rooms.get(signed.message.job)
+        if room is None or signed.sender != room.announce.sender:
+            raise Refusal("no such job of this requester is remembered here", peer=signed.sender)
+        claim = next((part.claim for part in (room.work, room.case) if part is not None and part.claim), None)
+        if claim is None or room.awarded is None:
+            raise Refusal("no claim of this job is known here")
+        return ResultAnswer(job=room.announce.message.job, certificate=room.awarded.raw, claim=claim.raw)
 
     async def _commit(self, signed: Signed[VerdictCommit]) -> None:
         self._case(signed.message.job).commit_received(signed)

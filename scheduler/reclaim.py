@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..protocol.chain import CloseJob, JobState, RefundExpired
+from ..protocol.chain import CloseJob, JobAccount, JobState, RefundExpired, Verdict
 from ..protocol.errors import ChainRejected
 from ..protocol.ports import Chain, Journal
 from ..protocol.units import JobId
+from .chronicle import Chronicler, number_of, read_chronicle
+from .chronicle_facts import Moved, Seated
+from .job import ENDS, JobPhase
 
 OPENED = b"open/"
 
@@ -36,7 +39,7 @@ async def reclaim(chain: Chain, journal: Journal) -> list[Reclaimed]:
         if not value:
             continue
         job = JobId(key.removeprefix(OPENED))
-        what = await _reclaim_one(chain, job)
+        what = await _reclaim_one(chain, journal, job)
         if what.startswith("open"):
             done.append(Reclaimed(job, what))
             continue
@@ -46,19 +49,38 @@ async def reclaim(chain: Chain, journal: Journal) -> list[Reclaimed]:
     return done
 
 
-async def _reclaim_one(chain: Chain, job: JobId) -> str:
+async def _reclaim_one(chain: Chain, journal: Journal, job: JobId) -> str:
     account = await chain.job(job)
     if account is None:
         return ""
+    now_s = (await chain.time()).unix_s
     try:
         if account.state is JobState.SETTLED:
+            verdict = account.verdict
+            cause = "the result was not fetched" if verdict is Verdict.OK else "settled while `submit` was gone"
+            _tell_end(journal, account, ENDS.get(verdict) if verdict is not None else None, cause, now_s)
             await chain.submit(CloseJob(job))
             return "closed"
-        if (await chain.time()).unix_s >= account.refund_at_s:
+        if now_s >= account.refund_at_s:
             await chain.submit(RefundExpired(job))
+            _tell_end(journal, account, JobPhase.EXPIRED, "refunded after its time", now_s)
             return "refunded"
     except ChainRejected:
         if await chain.job(job) is None:
             return ""  # somebody else was quicker
         raise
     return f"open until {account.refund_at_s}"
+
+
+def _tell_end(journal: Journal, account: JobAccount, phase: JobPhase | None, cause: str, now_s: int) -> None:
+    """The end of a job in its chronicle, which its `submit` did not live to write; its committee is told by nobody else
+    once the escrow is closed."""
+    number = number_of(journal, account.job)
+    told = read_chronicle(journal, number) if number else None
+    if told is None:
+        return
+    chronicler = Chronicler.resume(journal, number)
+    if account.committee and not told.committee:
+        chronicler.tell(now_s * 1000, Seated(committee=account.committee))
+    if phase is not None and not told.ended:
+        chronicler.tell(now_s * 1000, Moved(phase=phase.value, cause=cause))

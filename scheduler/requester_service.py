@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 import trio
 
 from ..protocol.envelope import Signed, open_as
-from ..protocol.errors import Refusal
+from ..protocol.errors import CyxError, Refusal
 from ..protocol.limits import FRAME_MAX_BYTES, REQUEST_TIMEOUT_S
 from ..protocol.messages import (
     AwardCertificate,
@@ -24,6 +25,7 @@ from ..protocol.messages import (
 from ..protocol.ports import Blobs, Chain, Journal, Randomness, Stream
 from ..protocol.units import NodeId, base58
 from ..protocol.validation import MARKET_KINDS
+from .chronicle import Chronicle
 from .data_service import DataService
 from .orders import InferOrder, JobResult, News, Order, Stage, TrainOrder
 from .presence_service import PresenceService
@@ -33,10 +35,13 @@ from .requester_funding import Funding
 from .requester_job import JobRun
 from .requester_listener import Listener
 from .requester_record import JobRecord
+from .result_recovery import Recovery
 from .supervision import contained
 from .wire import CERTIFICATE, CLAIM, OUTCOME, PROGRESS, SPEC, START, Wire
 
 __all__ = ["InferOrder", "JobResult", "News", "Order", "RequesterService", "Stage", "TrainOrder"]
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -79,6 +84,18 @@ class RequesterService:
                 return await run.run(results)
             finally:
                 self._listener = None
+
+    async def recover(self, told: Chronicle) -> JobResult:
+        """What a job brought that an earlier life of this requester left. Raises chain errors while nothing is
+        known."""
+        async with self._turn:
+            recovery = Recovery(self.wire, self.chain, self.presence, self._data, self.journal, told)
+            result = await recovery.run()
+            try:
+                await self._reclaim()
+            except CyxError as error:
+                log.warning("nothing reclaimed", cause=str(error))
+            return result
 
     async def _reclaim(self) -> None:
         """Escrows that an earlier life of this requester left behind."""

@@ -3,6 +3,7 @@ check. What arrives is believed by its hash alone."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 import structlog
@@ -13,7 +14,7 @@ from ..protocol.errors import PeerUnreachable, RemoteError
 from ..protocol.inference import Answers
 from ..protocol.limits import ANSWERS_MAX_BYTES, BLOB_MAX_BYTES, OUTCOME_PATIENCE_S
 from ..protocol.messages import Claim, InferenceClaim, ResultClaim
-from ..protocol.units import base58
+from ..protocol.units import NodeId, base58
 from .data_service import DataService
 from .requester_record import JobRecord
 
@@ -29,15 +30,22 @@ async def fetch_result(record: JobRecord, data: DataService) -> bytes | None:
     if claim is None or record.award is None or record.terms is None:
         record.trouble("the settled claim never arrived: ask its worker")
         return None
+    result = await fetch_claimed(data, claim, (record.award.winner, *record.terms.committee))
+    if result is not None:
+        record.stage("fetched", f"{len(result)} bytes")
+    return result
+
+
+async def fetch_claimed(data: DataService, claim: Claim, sources: Iterable[NodeId]) -> bytes | None:
+    """The result that a claim names, from our own store or from the first source that gives it."""
     cid, digest, size = _named(claim)
-    for source in (record.award.winner, *record.terms.committee):
+    for source in sources:
         try:
             result = await data.fetch(source, cid, max_bytes=size)
         except (PeerUnreachable, RemoteError) as error:
-            log.warning("result not fetched", job=base58(record.job), peer=base58(source), cause=str(error))
+            log.warning("result not fetched", job=base58(claim.job), peer=base58(source), cause=str(error))
             continue
         if sha256(result).digest() == digest:
-            record.stage("fetched", f"{len(result)} bytes")
             return result
     return None
 

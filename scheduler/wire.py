@@ -34,7 +34,7 @@ NOT_YET = "not yet: "
 RETRY_FIRST_S = 0.05
 RETRY_LAST_S = 1.0
 
-SPEC, START, CLAIM = "/cyx/1/spec", "/cyx/1/start", "/cyx/1/claim"
+SPEC, START, CLAIM, RESULT = "/cyx/1/spec", "/cyx/1/start", "/cyx/1/claim", "/cyx/1/result"
 TALLY, PROPOSAL = "/cyx/1/tally", "/cyx/1/proposal"
 ANNOUNCE, CERTIFICATE, OUTCOME = "/cyx/1/announce", "/cyx/1/certificate", "/cyx/1/outcome"
 COMMIT, OPEN, REVEAL, SETTLE = "/cyx/1/verdict-commit", "/cyx/1/open", "/cyx/1/verdict-reveal", "/cyx/1/settle"

@@ -39,6 +39,8 @@ TRAVELS: dict[str, str] = {
     "Tokens": f"stream `{wire.TOKENS}`, winner to requester",
     "InferenceClaim": f"request `{wire.CLAIM}`, winner to members and requester",
     "ResultClaim": f"request `{wire.CLAIM}`, winner to members and requester",
+    "ResultRequest": f"request `{wire.RESULT}`, requester to winner or member",
+    "ResultAnswer": f"answer to `{wire.RESULT}`",
     "VerdictCommit": f"request `{wire.COMMIT}`, member to members",
     "OpenRequest": f"request `{wire.OPEN}`, member to winner",
     "Opening": f"answer to `{wire.OPEN}`",

@@ -32,7 +32,9 @@ from cyxnode.protocol.messages import (
     PeersRequest,
     Progress,
     Proposal,
+    ResultAnswer,
     ResultClaim,
+    ResultRequest,
     ScoreWeights,
     SettleProposal,
     SettleVote,
@@ -117,6 +119,8 @@ MESSAGES: tuple[Message, ...] = (
     ),
     SpecRequest(job=JOB, certificate=b"certificate"),
     SpecAnswer(spec=b"spec"),
+    ResultRequest(job=JOB),
+    ResultAnswer(job=JOB, certificate=b"certificate", claim=b"claim"),
     StartNotice(job=JOB, started_at_ms=NOW_MS),
     Progress(
         job=JOB, sequence=5, progress_ppm=10_000, step=12, current_epoch=0, batch_loss_micro=2_302_585,

@@ -54,6 +54,12 @@ class Network:
     def run(self, *arguments: str, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         return cyxnode(self.home, *arguments, "--rpc", self.rpc, within_s=within_s)
 
+    def look(self, what: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`cyxnode job WHAT ... --json`, which must answer."""
+        ended = cyxnode(self.home, "job", what, *arguments, "--json")
+        assert ended.returncode == 0, ended.stderr
+        return ended
+
     def balance(self, name: str) -> Balance:
         """Of a requester of this home."""
 
@@ -100,6 +106,7 @@ def test_a_job_is_submitted_watched_paid_and_proven(network: Network, tmp_path: 
     arguments = ("submit", "train", order, "--name", "alice", "--rpc", network.rpc, "--wait", "--json")
     with started(network.home, *arguments, log=tmp_path / "submit.log") as submit:
         _, job = until(network.working, 40, "somebody works")[-1]
+        why = json.loads(network.look("explain", job[:12], "--name", "alice").stdout)
         watched = network.run("job", "watch", job, "--json")
         out, _ = submit.communicate(timeout=120)
     end = json.loads(out)
@@ -114,6 +121,40 @@ def test_a_job_is_submitted_watched_paid_and_proven(network: Network, tmp_path: 
     assert watched.returncode == 0 and {line["job"] for line in lines} == {job}
     assert any(line["state"] == "running" and line["progress_ppm"] > 0 for line in lines)
     assert lines[-1]["state"] in ("settled", "closed")
+
+    assert why["job_id"] == job and why["status"] in ("awarded", "running"), "beside a submit that owns the journal"
+    assert why["waits_for"] and why["until_ms"] and why["then"]
+    told = json.loads(network.look("status", job, "--name", "alice").stdout)
+    for field, name in (("status", "status"), ("receipt", "receipt"), ("cost_micro_cyx", "cost_micro_cyx")):
+        assert told[field] == end[name]
+    assert told["verified_by"] == end["verified_by"] and told["weights"] == end["weights"]
+    (row,) = [json.loads(line) for line in network.look("list", "--name", "alice").stdout.splitlines()]
+    assert (row["job_id"], row["status"], row["left"]) == (job, "settled", False)
+    way = json.loads(network.look("trace", job, "--name", "alice").stdout)
+    assert [one["state"] for one in way["transitions"]][-1] == "settled" and way["parts_ms"]["work"] > 0
+    by_journal, by_receipt = (network.look("audit", what, "--name", "alice").stdout for what in (job, end["receipt"]))
+    assert by_journal == by_receipt and json.loads(by_journal)["ranking"]
+    assert json.loads(network.look("result", job, "--name", "alice").stdout)["weights"] == end["weights"]
+
+
+def test_what_a_killed_submit_has_missed_is_fetched_later(network: Network, tmp_path: Path) -> None:
+    network.run("chain", "airdrop", "--name", "carol", "--cyx", "50")
+    seen, order = len(network.working()), str(order_file(tmp_path, epochs="20"))
+    with started(network.home, "submit", "train", order, "--name", "carol", "--rpc", network.rpc) as submit:
+        _, job = until(lambda: network.working()[seen:], 40, "somebody works")[-1]
+        submit.kill()
+
+    def why() -> Any:
+        return json.loads(network.look("explain", job, "--name", "carol", "--rpc", network.rpc).stdout)
+
+    assert "`submit` ended" in why()["why"]
+    until(lambda: why()["status"] == "settled", 60, "the job settles without its submit")
+    fetched = network.run("job", "result", job, "--name", "carol", "--json", within_s=90)
+    assert fetched.returncode == 0, fetched.stderr
+    end = json.loads(fetched.stdout)
+    assert Path(end["weights"]).stat().st_size > 0
+    assert cyxnode(network.home, "receipt", "verify", end["receipt"], "--rpc", network.rpc).returncode == 0
+    assert network.look("status", job, "--name", "carol").stdout.count(job) >= 2
 
 
 def test_the_chain_tells_of_itself(network: Network) -> None:
