@@ -168,7 +168,7 @@ def six_lines(result: JobResult, receipt_path: str) -> list[str]:
     verified = receipt.get("verified_by", [])
     cost = receipt.get("paid", {}).get("amount", 0)
     lines = [
-        f"job id        {receipt.get('job', '-')}",
+        f"job id        {result.name}",
         f"status        {result.phase.value}" + (f": {plain(result.reason)}" if result.reason else ""),
         f"result        {uri}",
         f"receipt       {receipt_path or '-'}",

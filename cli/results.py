@@ -46,7 +46,7 @@ def summary(result: JobResult, files: dict[str, str]) -> dict[str, Any]:
     receipt = result.receipt or {}
     accuracy = receipt.get("metrics", {}).get("final_accuracy_micro")
     end = {
-        "job_id": receipt.get("job", ""),
+        "job_id": result.name,
         "status": result.phase.value,
         "reason": result.reason,
         "result_cid": receipt.get("result", {}).get("uri", "").removeprefix("ipfs://"),

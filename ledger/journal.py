@@ -48,8 +48,15 @@ class LevelJournal:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store a record; it is on disk when this returns. LocalError when the disk refuses it."""
+        self._put(key, value, sync=True)
+
+    def note(self, key: bytes, value: bytes) -> None:
+        """Store a record; it is with the operating system when this returns, and on disk with the next `put`."""
+        self._put(key, value, sync=False)
+
+    def _put(self, key: bytes, value: bytes, *, sync: bool) -> None:
         try:
-            self._database.put(key, value, sync=True)
+            self._database.put(key, value, sync=sync)
         except plyvel.IOError as error:
             raise LocalError(f"{self._path}: {error}", field=_FIELD, fix="free some disk space") from error
 
@@ -86,6 +93,10 @@ class MemoryJournal:
         if key not in self._values:
             insort(self._keys, key)
         self._values[key] = value
+
+    def note(self, key: bytes, value: bytes) -> None:
+        """The same."""
+        self.put(key, value)
 
     def get(self, key: bytes) -> bytes | None:
         """The record of `key`, or None."""

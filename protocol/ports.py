@@ -312,6 +312,9 @@ class Journal(Protocol):
     """Ordered, durable key-value records. `put` returns after the record is on disk."""
 
     def put(self, key: bytes, value: bytes) -> None: ...
+    def note(self, key: bytes, value: bytes) -> None:
+        """As `put`, but on disk only with the next `put`: the end of the process loses nothing, a power cut may."""
+
     def get(self, key: bytes) -> bytes | None: ...
     def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Records whose key starts with `prefix`, in key order."""

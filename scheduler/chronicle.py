@@ -1,8 +1,9 @@
 """The chronicle of a job: what its requester's journal holds of it, from the order to the end (DESIGN 4, 11).
 
-One record for each happening, on disk before anything follows from it, so that whoever reads the journal later, or
-beside a running `submit`, knows as much as the requester did. Orders are numbered, since a job has no id before it is
-funded. Keys: `job/` number place; place 0 is written over and holds the newest progress, all others are appended.
+One record for each happening, so that whoever reads the journal later, or beside a running `submit`, knows as much as
+the requester did: no record is lost by a kill, and none from before the last transition by a power cut. The id of a job
+is on disk before its escrow is funded. Orders are numbered, since a job has no id before that. Keys: `job/` number
+place; place 0 is written over and holds the newest progress, all others are appended.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..protocol.limits import (
 from ..protocol.ports import Journal
 from ..protocol.units import JobId, base58
 from .chronicle_facts import (
+    DURABLE,
     NOTES,
     AnyFact,
     Declined,
@@ -56,7 +58,7 @@ class Chronicler:
     def begin(cls, journal: Journal) -> Chronicler:
         """The next number; the chronicle that is CHRONICLES_MAX older is emptied."""
         number = last_number(journal) + 1
-        journal.put(LAST, number.to_bytes(NUMBER_BYTES, "big"))
+        journal.note(LAST, number.to_bytes(NUMBER_BYTES, "big"))
         if number > CHRONICLES_MAX:
             _empty(journal, number - CHRONICLES_MAX)
         return cls(journal, number)
@@ -75,16 +77,17 @@ class Chronicler:
             if self.notes > CHRONICLE_NOTES_MAX:
                 return
         if isinstance(fact, Named):
-            self.journal.put(BY_ID + fact.job, self.number.to_bytes(NUMBER_BYTES, "big"))
+            self.journal.note(BY_ID + fact.job, self.number.to_bytes(NUMBER_BYTES, "big"))
         self.place += 1
-        self._put(self.place, Record(at_ms, fact))
+        write = self.journal.put if isinstance(fact, DURABLE) else self.journal.note
+        write(self._key(self.place), codec.encode(Record(at_ms, fact)))
 
     def update(self, at_ms: int, fact: Worked) -> None:
         """Write over the newest progress."""
-        self._put(0, Record(at_ms, fact))
+        self.journal.note(self._key(0), codec.encode(Record(at_ms, fact)))
 
-    def _put(self, place: int, record: Record) -> None:
-        self.journal.put(_prefix(self.number) + place.to_bytes(PLACE_BYTES, "big"), codec.encode(record))
+    def _key(self, place: int) -> bytes:
+        return _prefix(self.number) + place.to_bytes(PLACE_BYTES, "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ class Chronicle:
     @property
     def name(self) -> str:
         """The job's id, or the order's number while it has none."""
-        return base58(self.job) if self.job is not None else f"{DRAFT}{self.number}"
+        return name_of(self.job, self.number)
 
     @property
     def ended(self) -> bool:
@@ -185,6 +188,11 @@ class Chronicle:
         self.moves.append((at_ms, self.phase, fact.cause))
         if self.ended:
             self.ended_at_ms = at_ms
+
+
+def name_of(job: JobId | None, number: int) -> str:
+    """What a job is called: its id in base58, or the order's number while it has none."""
+    return base58(job) if job is not None else f"{DRAFT}{number}"
 
 
 def last_number(journal: Journal) -> int:

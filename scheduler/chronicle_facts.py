@@ -134,6 +134,8 @@ AnyFact = (
     | Sent
     | Worked
 )  # fmt: skip
+DURABLE = (Named, Moved)
+"""What waits for the disk, and makes all before it durable with it."""
 NOTES = (Lacking, Reached, Troubled, Declined)
 """What may come again and again; CHRONICLE_NOTES_MAX bounds it, all else happens a few times at most."""
 

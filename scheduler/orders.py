@@ -13,6 +13,7 @@ from ..protocol.limits import CLASS_WAIT_MS, COMMIT_WINDOW_MS, REVEAL_WINDOW_MS,
 from ..protocol.messages import Capability, InferTerms, ModelOffer, Progress, ScoreWeights, Tokens, least_price
 from ..protocol.spec import TrainSpec
 from ..protocol.units import JobId, MicroCyx, format_cyx
+from .chronicle import name_of
 from .job import Job, JobPhase
 from .pricing import price_of, price_of_tokens
 from .requirements import ModelWish, Requirements
@@ -184,6 +185,11 @@ class JobResult:
     declines: dict[str, int] = field(default_factory=dict)
     answers: Answers | None = None
     number: int = 0
+
+    @property
+    def name(self) -> str:
+        """The job's id, or the order's number when it never had one."""
+        return name_of(self.job if any(self.job) else None, self.number)
 
     @property
     def delivered(self) -> bool:

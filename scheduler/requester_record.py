@@ -13,13 +13,27 @@ import trio
 from ..protocol.award import CertifiedAward, JobTerms
 from ..protocol.chain import JobAccount, Verdict
 from ..protocol.envelope import Signed
+from ..protocol.errors import LocalError
 from ..protocol.limits import PROGRESS_KEPT_MS
 from ..protocol.messages import Claim, Decline, JobAnnounce, Outcome, Progress, Tokens
 from ..protocol.ports import Clock, Journal
 from ..protocol.settlement import result_hash
 from ..protocol.units import JobId, NodeId, base58
 from .chronicle import Chronicler
-from .chronicle_facts import AnyFact, Declined, Kept, Moved, Named, Placed, Reached, Sent, Troubled, Worked, clipped
+from .chronicle_facts import (
+    NOTES,
+    AnyFact,
+    Declined,
+    Kept,
+    Moved,
+    Named,
+    Placed,
+    Reached,
+    Sent,
+    Troubled,
+    Worked,
+    clipped,
+)
 from .job import FINAL, Job, JobEvent, JobPhase, step
 from .orders import JobResult, News, Order, Stage
 
@@ -82,8 +96,15 @@ class JobRecord:
         return self.chronicler.number if self.chronicler is not None else 0
 
     def _tell(self, fact: AnyFact) -> None:
-        if self.chronicler is not None:
+        """Write a fact down; a disk that refuses a mere note ends no job."""
+        if self.chronicler is None:
+            return
+        try:
             self.chronicler.tell(self.clock.unix_ms(), fact)
+        except LocalError as error:
+            if not isinstance(fact, NOTES):
+                raise
+            log.warning("note not written", job=base58(self.job), cause=str(error))
 
     def named(self, job: JobId) -> None:
         """The job has an id: on disk before the transaction that funds it is sent."""
@@ -132,16 +153,17 @@ class JobRecord:
         if self.chronicler is None or now_ms < self._worked_ms + PROGRESS_KEPT_MS:
             return
         self._worked_ms = now_ms
-        self.chronicler.update(
-            now_ms,
-            Worked(
-                progress_ppm=progress_ppm,
-                epoch=epoch,
-                loss_micro=loss_micro,
-                accuracy_micro=accuracy_micro,
-                characters=sum(map(len, self.heard.values())),
-            ),
+        news = Worked(
+            progress_ppm=progress_ppm,
+            epoch=epoch,
+            loss_micro=loss_micro,
+            accuracy_micro=accuracy_micro,
+            characters=sum(map(len, self.heard.values())),
         )
+        try:
+            self.chronicler.update(now_ms, news)
+        except LocalError as error:
+            log.warning("progress not written", job=base58(self.job), cause=str(error))
 
     def declined_by(self, node: NodeId, decline: Decline) -> None:
         """A node will not bid."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from cyxnode.ledger.journal import LevelJournal
 journal = LevelJournal(Path(sys.argv[1]))
 for number in range(10**6):
-    journal.put(b"n/%09d" % number, bytes([number % 251]) * 30_000)
+    (journal.note if number % 7 else journal.put)(b"n/%09d" % number, bytes([number % 251]) * 30_000)
     print(number, flush=True)
 """
 

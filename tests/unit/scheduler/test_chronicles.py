@@ -9,9 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronicles import AT_MS, DECLINES, OPENED, PLACED, SETTLED, STATES, WORKED, told, write
+from cyxnode.cli.world import SystemClock
 from cyxnode.ledger.journal import LevelJournal, MemoryJournal
 from cyxnode.protocol import limits
-from cyxnode.protocol.units import base58
+from cyxnode.protocol.errors import LocalError
+from cyxnode.protocol.inference import InferTask
+from cyxnode.protocol.messages import Tokens
+from cyxnode.protocol.units import MicroCyx, base58
 from cyxnode.scheduler import chronicle
 from cyxnode.scheduler.chronicle import (
     BY_ID,
@@ -25,7 +29,9 @@ from cyxnode.scheduler.chronicle import (
     read_chronicles,
 )
 from cyxnode.scheduler.chronicle_facts import Moved, Reached, Troubled
-from cyxnode.scheduler.job import JobPhase
+from cyxnode.scheduler.job import JobEvent, JobPhase
+from cyxnode.scheduler.orders import InferOrder
+from cyxnode.scheduler.requester_record import JobRecord
 from sample_job import JOB, TERMS
 
 
@@ -146,3 +152,50 @@ def test_a_damaged_index_raises_nothing(last: bytes, key: bytes, value: bytes) -
     assert last_number(journal) < 2**64
     numbers_named(journal, "")
     assert list(read_chronicles(journal, 3)) == []
+
+
+class FullDisk(MemoryJournal):
+    """A disk that refuses what the machine's power must not lose, or everything."""
+
+    def __init__(self, *, notes_too: bool) -> None:
+        super().__init__()
+        self.notes_too, self.durable = notes_too, list[bytes]()
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.durable.append(key)
+        raise LocalError("no space left", field="data dir", fix="free some disk space")
+
+    def note(self, key: bytes, value: bytes) -> None:
+        if self.notes_too:
+            self.put(key, value)
+        super().put(key, value)
+
+
+def record_on(journal: MemoryJournal) -> JobRecord:
+    order = InferOrder(model="m", task=InferTask(prompts=("p",), num_predict=1), budget=MicroCyx(1))
+    record = JobRecord(order, SystemClock(), journal, lambda news: None)
+    record.chronicler = Chronicler.begin(MemoryJournal())
+    record.chronicler.journal = journal
+    return record
+
+
+def test_a_disk_that_refuses_a_note_ends_no_job_but_one_that_refuses_a_step_does() -> None:
+    record = record_on(FullDisk(notes_too=True))
+    record.trouble("a chain that is away")
+    record.stage("announced", "a topic")
+    record.heard_tokens(Tokens(job=JOB, sequence=0, prompt_index=0, generated=1, text="x"))
+    with pytest.raises(LocalError, match="no space left"):
+        record.event(JobEvent.QUEUED, "no class is large enough")
+
+
+def test_only_the_id_and_the_steps_wait_for_the_disk() -> None:
+    journal = FullDisk(notes_too=False)
+    record = record_on(journal)
+    record.place("")
+    record.stage("announced", "a topic")
+    record.sent("open_job", "5" * 88)
+    record.keep("announce", b"raw")
+    assert journal.durable == []
+    with pytest.raises(LocalError):
+        record.named(JOB)
+    assert len(journal.durable) == 1
