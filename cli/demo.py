@@ -187,7 +187,7 @@ async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) 
     from .compose import Place, open_client
     from .order import load_plan
     from .render import JobView, show_waterfall, six_lines
-    from .results import save_result, summary
+    from .results import origin_of, save_result, summary
     from .settings import identity
 
     console, say = Console(stderr=True), teller()
@@ -204,7 +204,7 @@ async def _demo(home: Path, nodes: int, keep: bool, order: Path, as_json: bool) 
             say(f"requester  {base58(pair.node_id)}")
             before = await balances(network, pair.node_id)
             async with view.shown():
-                result = await service.submit(plan.place(service.blobs), str(home / "results"))
+                result = await service.submit(plan.place(service.blobs), origin_of(home / "results"))
             after = await balances(network, pair.node_id)
         files = save_result(result, home / "results")
         if result.receipt is not None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..ledger.journal_copy import in_use, open_copy
+from ..ledger.journal_copy import open_copy, owner_of
 from ..protocol.errors import CyxError, LocalError
 from ..protocol.identity import KeyPair
 from ..protocol.limits import CANDIDATES_SHOWN_MAX
@@ -27,16 +27,19 @@ FIX_ID = "see cyxnode job list; --home and --name choose whose; cyxnode job watc
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """The jobs of one identity. `journal` is None when it never placed one; `owned` says whether a process has the
-    journal open."""
+    """The jobs of one identity. `journal` is None when it never placed one; `owner` is the process that has the journal
+    open, see `owner_of`."""
 
     folder: Path
     journal: Journal | None
-    owned: bool
+    owner: int | None
 
     def running(self, told: Chronicle) -> bool:
         """Whether the `submit` of a job is up: one at a time owns the journal, and works on its newest order."""
-        return self.owned and self.journal is not None and told.number == last_number(self.journal)
+        if self.owner is None or self.journal is None or told.number != last_number(self.journal):
+            return False
+        process = told.placed.process if told.placed is not None else 0
+        return not process or not self.owner or process == self.owner
 
     def latest(self, limit: int) -> list[Chronicle]:
         """Newest first."""
@@ -78,11 +81,11 @@ def open_book(home: Path, name: str) -> Iterator[Book]:
     folder = identity_folder(home, name)
     path = folder / "journal"
     if not path.is_dir():
-        yield Book(folder, None, False)
+        yield Book(folder, None, None)
         return
-    owned = in_use(path)
+    owner = owner_of(path)
     with open_copy(path) as journal:
-        yield Book(folder, journal, owned or in_use(path))
+        yield Book(folder, journal, owner if owner is not None else owner_of(path))
 
 
 async def ask_chain(rpc: str, program: str | None, told: Chronicle) -> OnChain | None:

@@ -48,7 +48,7 @@ def result(
 
     with open_book(home, name) as book:
         told = book.find(job_id)
-        running, owned, files = book.running(told), book.owned, book.results(told)
+        running, owner, files = book.running(told), book.owner, book.results(told)
         folder = book.results_folder(told)
     reason, phase = told.cause, told.phase
     if "receipt" in files and ("weights" in files or "answers" in files):
@@ -58,7 +58,7 @@ def result(
     elif told.job is None:
         reason = reason or "its `submit` ended before anything was funded: submit it again"
     elif not told.ended or phase is JobPhase.SETTLED:
-        if owned:
+        if owner is not None:
             fix = "try again when it has ended"
             raise LocalError("another command of this requester is at work", field="data dir", fix=fix)
         pair, own = identity(home, name, key)

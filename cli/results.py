@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from ..protocol.inference import Answer
 from ..protocol.limits import MICRO
 from ..protocol.messages import InferenceClaim, token_units
 from ..protocol.units import base58, parse_id
-from ..scheduler.requester_service import JobResult
+from ..scheduler.orders import JobResult, Origin
+
+
+def origin_of(folder: Path) -> Origin:
+    """Of an order whose results this process will put into `folder`."""
+    return Origin(str(folder.absolute()), os.getpid())
 
 
 def save_result(result: JobResult, folder: Path) -> dict[str, str]:

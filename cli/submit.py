@@ -61,20 +61,20 @@ def submit_train(
     from .compose import Place, open_client
     from .order import load_plan
     from .render import JobView, show_waterfall, six_lines
-    from .results import save_result, summary
+    from .results import origin_of, save_result, summary
 
     plan = load_plan(order, budget=budget, unsandboxed_ok=allow_unsandboxed)
     pair, folder = identity(home, name, key)
     place = Place(rpc, program_id(program), seeds(home, bootstrap, folder))
     console = Console(stderr=True)
-    view, results = JobView(console), (output or folder / "results").absolute()
+    view, results = JobView(console), output or folder / "results"
 
     async def work() -> tuple[JobResult | None, tuple[int, int]]:
         async with view.shown(), open_client(pair, folder, place, view.observe, faucet=faucet) as service:
             job_order = plan.place(service.blobs)
             prices = await live_prices(service, job_order)
             console.print(f"live prices: {format_cyx(prices[0])} to {format_cyx(prices[1])} CYX", highlight=False)
-            return (None if estimate else await service.submit(job_order, str(results))), prices
+            return (None if estimate else await service.submit(job_order, origin_of(results))), prices
 
     result, prices = trio.run(work)
     if result is None:

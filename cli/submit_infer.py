@@ -129,8 +129,7 @@ def submit_infer(
     )
     pair, folder = identity(home, name, key)
     place = Place(rpc, program_id(program), seeds(home, bootstrap, folder))
-    results = (output or folder / "results").absolute()
-    asking = Asking(order, Console(stderr=True), results, as_json=as_json)
+    asking = Asking(order, Console(stderr=True), output or folder / "results", as_json=as_json)
     opened = partial(open_client, pair, folder, place, faucet=faucet)
     result, prices = asking.run(opened, estimate=estimate)
     if result is None:
@@ -182,10 +181,12 @@ class Asking:
         self, service: RequesterService, *, estimate: bool = False
     ) -> tuple[JobResult | None, tuple[int, int]]:
         """The result, none for an estimate, and the live prices in micro-CYX."""
+        from .results import origin_of
+
         self.service, ended = service, False
         try:
             prices = await self.priced(service)
-            result = None if estimate else await service.submit(self.order, str(self.results))
+            result = None if estimate else await service.submit(self.order, origin_of(self.results))
             ended = True
             return result, prices
         finally:

@@ -49,20 +49,21 @@ def open_copy(path: Path) -> Iterator[LevelJournal]:
             journal.close()
 
 
-def in_use(path: Path) -> bool:
-    """Whether a process has the journal at `path` open."""
+def owner_of(path: Path) -> int | None:
+    """The process that has the journal at `path` open; 0 when the system does not tell which, None when there is
+    none."""
     try:
         with (path / "LOCK").open("rb") as lock:
             if sys.platform != "linux":
                 fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
+                return None
             asked = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
-            held, *_ = struct.unpack(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
-            return bool(held != fcntl.F_UNLCK)
+            held, *_, process = struct.unpack(_FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
+            return None if held == fcntl.F_UNLCK else max(0, process)
     except FileNotFoundError:
-        return False
+        return None
     except BlockingIOError:
-        return True
+        return 0
 
 
 def _copy(path: Path, copy: Path) -> None:

@@ -19,7 +19,8 @@ class Fact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Placed(Fact, frozen=True, tag="placed"):
-    """The order. `results` is the folder for what it brings, empty when the caller keeps it itself."""
+    """The order. `results` is the folder for what it brings, empty when the caller keeps it itself; `process` is that
+    of its `submit`, 0 when it is not told."""
 
     kind: Literal["train", "infer"]
     what: Text
@@ -28,6 +29,7 @@ class Placed(Fact, frozen=True, tag="placed"):
     wait_ms: Millis
     work_seconds: Count
     results: Annotated[str, Meta(max_length=4096)]
+    process: Count = 0
 
 
 class Lacking(Fact, frozen=True, tag="lacking"):

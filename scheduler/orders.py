@@ -158,6 +158,15 @@ class InferOrder(Order):
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an order comes from, for its chronicle: the folder in which the caller will put what it brings, and the
+    process that waits for it. Empty and 0 where there are none."""
+
+    results: str = ""
+    process: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """News: the job reached a stage."""
 

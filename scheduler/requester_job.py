@@ -23,7 +23,7 @@ from ..protocol.messages import JobAnnounce, Tokens
 from ..protocol.validation import market_topic
 from .data_service import DataService
 from .job import JobEvent, JobPhase
-from .orders import JobResult
+from .orders import JobResult, Origin
 from .receipt_builder import build_receipt
 from .requester_funding import Funding
 from .requester_listener import Listener
@@ -59,11 +59,10 @@ class JobRun:
     on_funded: Callable[[Listener], None]
     _settled: trio.Event = field(default_factory=trio.Event)
 
-    async def run(self, results: str = "") -> JobResult:
-        """From draft to receipt; LocalError and chain errors only while nothing is funded. `results` is the folder for
-        what the job brings, for the chronicle."""
+    async def run(self, origin: Origin) -> JobResult:
+        """From draft to receipt; LocalError and chain errors only while nothing is funded."""
         await self.funding.check_terms()
-        self.record.place(results)
+        self.record.place(origin)
         try:
             topic, reason = await self._fund()
         except CyxError as error:

@@ -35,7 +35,7 @@ from .chronicle_facts import (
     clipped,
 )
 from .job import FINAL, Job, JobEvent, JobPhase, step
-from .orders import JobResult, News, Order, Stage
+from .orders import JobResult, News, Order, Origin, Stage
 
 log = structlog.get_logger()
 
@@ -73,8 +73,8 @@ class JobRecord:
     _told: dict[str, AnyFact] = field(default_factory=dict)
     _worked_ms: int = -PROGRESS_KEPT_MS
 
-    def place(self, results: str) -> None:
-        """The order is accepted here: its chronicle begins. `results` is the folder for what it will bring."""
+    def place(self, origin: Origin) -> None:
+        """The order is accepted here: its chronicle begins."""
         order = self.order
         self.chronicler = Chronicler.begin(self.journal)
         self._tell(
@@ -85,7 +85,8 @@ class JobRecord:
                 k=order.k,
                 wait_ms=order.class_wait_ms,
                 work_seconds=order.work_seconds,
-                results=results,
+                results=origin.results,
+                process=origin.process,
             )
         )
         self.stage("submitted")

@@ -27,7 +27,7 @@ from ..protocol.units import NodeId, base58
 from ..protocol.validation import MARKET_KINDS
 from .chronicle import Chronicle
 from .data_service import DataService
-from .orders import InferOrder, JobResult, News, Order, Stage, TrainOrder
+from .orders import InferOrder, JobResult, News, Order, Origin, Stage, TrainOrder
 from .presence_service import PresenceService
 from .reclaim import reclaim
 from .registry import Registry
@@ -39,7 +39,7 @@ from .result_recovery import Recovery
 from .supervision import contained
 from .wire import CERTIFICATE, CLAIM, OUTCOME, PROGRESS, SPEC, START, Wire
 
-__all__ = ["InferOrder", "JobResult", "News", "Order", "RequesterService", "Stage", "TrainOrder"]
+__all__ = ["InferOrder", "JobResult", "News", "Order", "Origin", "RequesterService", "Stage", "TrainOrder"]
 
 log = structlog.get_logger()
 
@@ -73,15 +73,14 @@ class RequesterService:
         wire.serve(OUTCOME, Outcome, self._on_outcome)
         wire.transport.serve_stream(PROGRESS, self._on_progress)
 
-    async def submit(self, order: Order, results: str = "") -> JobResult:
-        """Run one job from draft to receipt. Raises LocalError or a chain error while nothing is funded. `results` is
-        the folder in which the caller will put what it gets: the chronicle names it."""
+    async def submit(self, order: Order, origin: Origin | None = None) -> JobResult:
+        """Run one job from draft to receipt. Raises LocalError or a chain error while nothing is funded."""
         async with self._turn:
             await self._reclaim()
             record = JobRecord(order, self.wire.clock, self.journal, self.observe)
             run = JobRun(self.wire, self._data, self._funding(record), record, self._join, self._listen)
             try:
-                return await run.run(results)
+                return await run.run(origin or Origin())
             finally:
                 self._listener = None
 

@@ -192,6 +192,8 @@ def test_an_unreachable_network_ends_as_unsold_with_the_reason(network: Network,
     assert ended.returncode == 7 and "Traceback" not in ended.stderr
     assert "unsold: 0 of the 4 nodes needed" in ended.stdout and "nothing was funded" in ended.stdout
     assert network.balance("alone").micro_cyx == 9_000_000
+    why = json.loads(network.look("explain", "draft-1", "--name", "alone").stdout)
+    assert why["status"] == "unsold" and "0 of the 4 nodes needed" in why["why"]
 
 
 def test_ports_that_are_taken_are_named(network: Network) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from chronicles import BIDDING, PLACED, SETTLED, STATES, write
@@ -20,6 +21,8 @@ from sample_job import JOB, UNSOLD, WORKER, signed
 
 CHAIN_DOWN = ("--rpc", "http://127.0.0.1:1")
 NAME = base58(JOB)
+SUBMIT = 4711
+"""The process that has the journal open."""
 
 
 class Ended(NamedTuple):
@@ -64,7 +67,7 @@ def journal(tmp_path: Path) -> Iterator[LevelJournal]:
 @pytest.fixture
 def submit_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process never finds itself in its own way: of locks, POSIX tells only those of others."""
-    monkeypatch.setattr("cyxnode.cli.job_book.in_use", lambda path: True)
+    monkeypatch.setattr("cyxnode.cli.job_book.owner_of", lambda path: SUBMIT)
 
 
 def refused(ended: Ended, field: str, text: str) -> None:
@@ -238,3 +241,12 @@ def test_only_the_newest_order_can_be_the_running_one(job: Command, journal: Lev
     Chronicler.begin(journal).tell(1, PLACED)
     assert "`submit` ended" in job("explain", NAME, *CHAIN_DOWN).out
     assert "`submit` ended" not in job("explain", "draft-2").out
+
+
+@pytest.mark.parametrize(("process", "running"), [(0, True), (SUBMIT, True), (SUBMIT + 1, False)])
+def test_another_command_that_owns_the_journal_is_not_the_submit_of_a_job(
+    job: Command, journal: LevelJournal, submit_is_up: None, process: int, running: bool
+) -> None:
+    placed = msgspec.structs.replace(PLACED, process=process)
+    write(journal, tuple(placed if one is PLACED else one for one in STATES["running"]))
+    assert ("`submit` ended" not in job("explain", NAME, *CHAIN_DOWN).out) == running

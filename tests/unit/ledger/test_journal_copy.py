@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cyxnode.ledger.journal import LevelJournal
-from cyxnode.ledger.journal_copy import in_use, open_copy
+from cyxnode.ledger.journal_copy import open_copy, owner_of
 from cyxnode.protocol.errors import LocalError
 from cyxnode.protocol.limits import JOURNAL_COPY_TRIES_MAX
 
@@ -56,10 +56,10 @@ def test_what_was_written_before_the_look_is_in_it_also_after_a_kill(
         for _ in range(60):
             number = written_at_least(writer)
         assert looked(tmp_path) > number
-        assert in_use(tmp_path)
+        assert owner_of(tmp_path) == writer.pid
     writer.send_signal(signal.SIGKILL)
     writer.wait()
-    assert not in_use(tmp_path)
+    assert owner_of(tmp_path) is None
     assert looked(tmp_path) > number
 
 

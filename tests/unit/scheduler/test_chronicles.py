@@ -30,7 +30,7 @@ from cyxnode.scheduler.chronicle import (
 )
 from cyxnode.scheduler.chronicle_facts import Moved, Reached, Troubled
 from cyxnode.scheduler.job import JobEvent, JobPhase
-from cyxnode.scheduler.orders import InferOrder
+from cyxnode.scheduler.orders import InferOrder, Origin
 from cyxnode.scheduler.requester_record import JobRecord
 from sample_job import JOB, TERMS
 
@@ -191,7 +191,7 @@ def test_a_disk_that_refuses_a_note_ends_no_job_but_one_that_refuses_a_step_does
 def test_only_the_id_and_the_steps_wait_for_the_disk() -> None:
     journal = FullDisk(notes_too=False)
     record = record_on(journal)
-    record.place("")
+    record.place(Origin())
     record.stage("announced", "a topic")
     record.sent("open_job", "5" * 88)
     record.keep("announce", b"raw")
