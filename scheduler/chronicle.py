@@ -173,7 +173,7 @@ class Chronicle:
                 self.declines[fact.node] = Decliner(fact.node, fact.reason, fact.hint)
                 self._stage("declined", at_ms, "")
             case Kept():
-                self.evidence.setdefault(fact.what, fact.raw)
+                self.evidence[fact.what] = fact.raw
             case Sent():
                 self.transactions[fact.name] = fact.signature
             case Worked():

@@ -16,17 +16,17 @@ from ..protocol.committee import draw, eligible
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import ChainUnreachable, LocalError
 from ..protocol.hashing import job_id
-from ..protocol.inference import JobSpec
 from ..protocol.limits import CLASSES_ASKED_MAX, CLOCK_SKEW_MS, NONCES_DRAWN, PEERS_ASKED_MAX
-from ..protocol.messages import Capability, InferTerms, JobAnnounce, ModelOffer, token_units
+from ..protocol.messages import Capability, JobAnnounce, ModelOffer
 from ..protocol.ports import Chain, Journal, Randomness
 from ..protocol.spec import encode_spec, spec_hash
 from ..protocol.units import MicroCyx, NodeId, base58, format_cyx
 from .auction_escrow import may_be_drawn
 from .cells import shards_for
-from .chronicle_facts import CAUSES_MAX, Funded, Lacking
+from .chronicle_facts import CAUSES_MAX, Lacking
 from .job import JobEvent, JobPhase
-from .orders import InferOrder, Order, TrainOrder
+from .offering import Offering
+from .orders import InferOrder, Order
 from .presence_service import PresenceService
 from .pricing import reserve_price
 from .reclaim import remember_escrow
@@ -233,11 +233,12 @@ class Funding:
     async def open(self, execution_class: bytes) -> None:
         """Fund the escrow and make the announce; the record holds both afterwards."""
         record, order, budget = self.record, self.order, self.budget(execution_class)
-        record.spec = encode_spec(self._spec())
+        offered = Offering(order, self.chosen)
+        record.spec = encode_spec(offered.spec(self.randomness))
         digest = spec_hash(record.spec)
         nonce = self._cheap_nonce(digest)
-        record.named(job_id(self.wire.me, nonce, digest))
         config, now_s = await self.registry.config(), self.wire.clock.unix_ms() // 1000
+        record.named(job_id(self.wire.me, nonce, digest))
         deadline_s = now_s + order.work_seconds
         instruction = OpenJob(
             nonce=nonce,
@@ -245,7 +246,7 @@ class Funding:
             execution_class=execution_class,
             budget=budget,
             k=order.k,
-            units_total=self._units(),
+            units_total=offered.units,
             work_deadline_s=deadline_s,
             refund_at_s=deadline_s + config.grace_s + REFUND_MARGIN_S,
         )
@@ -254,82 +255,29 @@ class Funding:
         record.account = await self.chain.job(record.job)
         if record.account is None:
             raise ChainUnreachable("the escrow was confirmed but cannot be read; see cyxnode chain info")
-        record.event(JobEvent.ESCROW_CONFIRMED, record.transactions["open_job"])
         text = f"{format_cyx(budget)} CYX in the escrow of job {base58(record.job)}"
-        record.stage("funded", text, self._funded(record.account))
-        record.announce = self._announce(record.account, nonce)
+        record.stage("funded", text, offered.funded(record.account, self.wire.genesis, self.chain.program))
+        record.event(JobEvent.ESCROW_CONFIRMED, record.transactions["open_job"])
+        record.announce = self._announce(offered, record.account, nonce)
         record.keep("announce", record.announce.raw)
 
-    def _funded(self, account: JobAccount) -> Funded:
-        order = self.order
-        return Funded(
-            genesis=self.wire.genesis,
+    def _announce(self, offered: Offering, account: JobAccount, nonce: bytes) -> Signed[JobAnnounce]:
+        wire, offers = self.wire, list(self.fitting().get(account.execution_class, {}).values())
+        reserve = min(reserve_price(self.order.prices(offers)) or account.budget, account.budget)
+        announce = offered.announce(
+            account,
+            nonce=nonce,
+            reserve=reserve,
             program=self.chain.program,
-            execution_class=account.execution_class,
-            open_slot=account.open_slot,
-            budget=account.budget,
-            work_deadline_s=account.work_deadline_s,
-            refund_at_s=account.refund_at_s,
-            units_total=account.units_total,
-            fee_bps=account.fee_bps,
-            verifier_share_bps=account.verifier_share_bps,
-            windows_ms=order.commit_window_ms + order.reveal_window_ms,
-            round_ms=order.round_ms,
+            sent_at_ms=wire.clock.unix_ms(),
+            addresses=wire.transport.addresses(),
         )
+        return open_as(wire.seal(announce), wire.genesis, JobAnnounce)
 
     def _cheap_nonce(self, digest: bytes) -> bytes:
         """A nonce whose job costs the program the least of NONCES_DRAWN: one in four needs no second try."""
         nonces = [self.randomness.bytes(32) for _ in range(NONCES_DRAWN)]
         return min(nonces, key=lambda nonce: self.chain.derivations(job_id(self.wire.me, nonce, digest)))
-
-    def _spec(self) -> JobSpec:
-        order = self.order
-        if isinstance(order, InferOrder) and self.chosen is not None:
-            return order.spec(self.chosen, self.randomness.bytes(32))
-        assert isinstance(order, TrainOrder)
-        return order.spec
-
-    def _announce(self, account: JobAccount, nonce: bytes) -> Signed[JobAnnounce]:
-        order = self.order
-        offers = list(self.fitting().get(account.execution_class, {}).values())
-        reserve = reserve_price(order.prices(offers)) or account.budget
-        training = order if isinstance(order, TrainOrder) else None
-        announce = JobAnnounce(
-            job=self.record.job,
-            kind=order.kind,
-            spec_hash=account.spec_hash,
-            nonce=nonce,
-            sent_at_ms=self.wire.clock.unix_ms(),
-            program=self.chain.program,
-            execution_class=account.execution_class,
-            device=order.device,
-            memory_mb=order.memory_mb,
-            region=order.region,
-            unsandboxed_ok=order.unsandboxed_ok,
-            datasets=(training.spec.train_cid, training.spec.validation_cid) if training is not None else (),
-            work_mflop=training.work_mflop if training is not None else 0,
-            budget=account.budget,
-            reserve=min(reserve, account.budget),
-            work_deadline_s=account.work_deadline_s,
-            commit_window_ms=order.commit_window_ms,
-            reveal_window_ms=order.reveal_window_ms,
-            round_ms=order.round_ms,
-            weights=order.weights,
-            k=order.k,
-            segments=order.segments,
-            samples=order.samples,
-            addresses=self.wire.transport.addresses(),
-            inference=self._terms(),
-        )
-        return open_as(self.wire.seal(announce), self.wire.genesis, JobAnnounce)
-
-    def _terms(self) -> InferTerms | None:
-        order = self.order
-        return order.terms(self.chosen) if isinstance(order, InferOrder) and self.chosen is not None else None
-
-    def _units(self) -> int:
-        terms = self._terms()
-        return token_units(terms.prompt_tokens, terms.generated_tokens) if terms is not None else self.order.segments
 
 
 def _alike(nodes: dict[NodeId, Capability], wish: ModelWish | None) -> dict[NodeId, Capability]:

@@ -66,7 +66,7 @@ class JobRun:
         try:
             topic, reason = await self._fund()
         except CyxError as error:
-            if self.record.spec and not isinstance(error, ChainRejected):
+            if any(self.record.job) and not isinstance(error, ChainRejected):
                 self.record.trouble(f"whether the escrow was opened is not certain: {error}")
             else:
                 self.record.event(JobEvent.CANCELLED, f"refused before it was funded: {error}")

@@ -56,7 +56,7 @@ class Recovery:
         """As far as it goes; the reason says what is missing and why. Raises chain errors while nothing is known."""
         told, found = self.told, self.found
         if told.job is None or told.funded is None or found.announce is None:
-            return self._nothing("it was never announced: there can be no result")
+            return self._nothing(self._unannounced())
         if found.terms is None:
             account = await self.chain.job(told.job)
             if account is None or not account.committee:
@@ -71,6 +71,13 @@ class Recovery:
         if found.outcome is None:
             return self._nothing("the chain knows no settlement of it yet")
         return await self._complete(terms, found.outcome)
+
+    def _unannounced(self) -> str:
+        if self.found.notes:
+            return self.found.notes[0]
+        if self.told.damaged:
+            return f"{self.told.damaged} records of this job cannot be read, its escrow or its announce among them"
+        return "it was never announced: there can be no result"
 
     async def _settled_on_chain(self, terms: JobTerms) -> Signed[Outcome] | None:
         """The settlement as the chain has it, in an envelope of ours: its proof are the members' signatures."""

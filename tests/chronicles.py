@@ -57,8 +57,8 @@ OPENED: tuple[AnyFact, ...] = (
     Reached(stage="submitted", detail=""),
     Named(job=JOB),
     Sent(name="open_job", signature="5" * 88),
-    Moved(phase="opened", cause="5" * 88),
     FUNDED,
+    Moved(phase="opened", cause="5" * 88),
     Kept(what="announce", raw=PROOF.announce),
 )
 DECLINES = (

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 import trio
 
 from cyxnode.p2p.memory import MemoryTransport
 from cyxnode.protocol.chain import JobState
-from cyxnode.protocol.messages import ResultAnswer, ResultRequest
+from cyxnode.protocol.envelope import Signed, open_as, seal
+from cyxnode.protocol.messages import Claim, ResultAnswer, ResultRequest
 from cyxnode.protocol.receipt import load_receipt, verify_receipt
 from cyxnode.scheduler.chronicle import Chronicle, read_chronicles
 from cyxnode.scheduler.explanation import explain
@@ -148,6 +150,29 @@ async def test_when_all_parties_have_forgotten_the_reason_says_so(autojump_clock
         assert result.phase is JobPhase.SETTLED and result.weights is None
         assert "forget" in result.reason
         assert told_of(world, "requester").cause == result.reason
+
+
+async def test_a_claim_that_is_not_the_settled_one_is_not_believed(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(NODES)
+        told = await killed(world, "training")
+        await settled(world, told)
+        for node in world.nodes.values():
+            for room in node.market.rooms.by_job.values():
+                for part in (room.work, room.case):
+                    if part is not None and part.claim is not None:
+                        part.claim = falsified(world, part.claim)
+        async with life(world, "requester", trio.CancelScope()) as service:
+            result = await service.recover(told)
+        assert result.weights is None and "claim" in result.reason
+        assert "claim" not in told_of(world, "requester").evidence
+
+
+def falsified(world: World, claim: Signed[Claim]) -> Signed[Claim]:
+    """Another claim of the same worker."""
+    worker = next(key for number in range(NODES) if (key := world.key(f"node{number}")).node_id == claim.sender)
+    genesis = next(iter(world.nodes.values())).context.wire.genesis
+    return open_as(seal(worker, genesis, msgspec.structs.replace(claim.message, message="better")), genesis, Claim)
 
 
 async def test_a_result_is_told_to_its_requester_alone(autojump_clock: object) -> None:
