@@ -56,7 +56,7 @@ def result(
     elif running:
         reason = f"its `submit` is up and will write it: see cyxnode job explain {told.name}"
     elif told.job is None:
-        reason = reason or "its `submit` ended before anything was funded: submit it again"
+        reason = reason if told.ended else "its `submit` ended before anything was funded: submit it again"
     elif not told.ended or phase is JobPhase.SETTLED:
         if owner is not None:
             fix = "try again when it has ended"

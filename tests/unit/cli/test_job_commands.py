@@ -250,3 +250,67 @@ def test_another_command_that_owns_the_journal_is_not_the_submit_of_a_job(
     placed = msgspec.structs.replace(PLACED, process=process)
     write(journal, tuple(placed if one is PLACED else one for one in STATES["running"]))
     assert ("`submit` ended" not in job("explain", NAME, *CHAIN_DOWN).out) == running
+
+
+def test_a_result_that_is_here_is_named(job: Command, journal: LevelJournal, tmp_path: Path) -> None:
+    write(journal, SETTLED)
+    folder = tmp_path / "requester" / "results"
+    folder.mkdir()
+    for suffix in ("safetensors", "receipt.json"):
+        (folder / f"{NAME}.{suffix}").write_text("{}")
+    ended = job("result", NAME[:8], "--json")
+    assert ended.code == 0 and ended.json == {
+        "job_id": NAME,
+        "status": "settled",
+        "reason": "",
+        "weights": str(folder / f"{NAME}.safetensors"),
+        "answers": "",
+        "receipt": str(folder / f"{NAME}.receipt.json"),
+    }
+    assert str(folder) in job("result", NAME).out
+
+
+def test_results_are_looked_for_where_submit_put_them(job: Command, journal: LevelJournal, tmp_path: Path) -> None:
+    placed = msgspec.structs.replace(PLACED, results=str(tmp_path / "elsewhere"))
+    write(journal, tuple(placed if one is PLACED else one for one in SETTLED))
+    (tmp_path / "elsewhere").mkdir()
+    for suffix in ("answers.json", "receipt.json"):
+        (tmp_path / "elsewhere" / f"{NAME}.{suffix}").write_text("{}")
+    assert job("result", NAME, "--json").json["answers"].startswith(str(tmp_path / "elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ("unsold", "no bid"),
+        ("unsold unfunded", "2 of the 4 nodes"),
+        ("failed", "out of memory"),
+        ("fraud", "segment 3"),
+        ("expired", "refund"),
+        ("cancelled", "too little"),
+        ("queued", "before anything was funded"),
+    ],
+)
+def test_where_there_can_be_no_result_the_reason_is_told(
+    job: Command, journal: LevelJournal, state: str, text: str
+) -> None:
+    write(journal, STATES[state])
+    ended = job("result", "draft-1")
+    assert ended.code == 7 and text in ended.out and "none is here" in ended.out
+    assert job("result", "draft-1", "--json").json["weights"] == ""
+
+
+def test_a_result_is_not_fetched_while_its_submit_or_another_command_is_at_work(
+    job: Command, journal: LevelJournal, submit_is_up: None
+) -> None:
+    write(journal, STATES["running"])
+    ended = job("result", NAME)
+    assert ended.code == 7 and "`submit` is up" in ended.out
+    Chronicler.begin(journal).tell(1, PLACED)
+    refused(job("result", NAME), "data dir", "another command")
+
+
+def test_a_result_cannot_be_fetched_from_nobody(job: Command, journal: LevelJournal) -> None:
+    write(journal, STATES["running"])
+    journal.close()
+    refused(job("result", NAME, *CHAIN_DOWN), "bootstrap", "cyxnode bootstrap run")
