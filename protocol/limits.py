@@ -370,7 +370,7 @@ OUTCOME_PATIENCE_S = 10.0
 CHRONICLES_MAX = 4_096
 """Jobs of one requester whose chronicle is kept; a new one empties the oldest."""
 CHRONICLE_NOTES_MAX = 256
-"""Of one job: stages, troubles and declines that are written down; all else happens a few times at most."""
+"""Of one job: troubles and declines that are written down; all else happens a few times at most."""
 CHRONICLE_RECORD_MAX_BYTES = 128 * 1024
 """Of one record; the largest hold an award certificate of at most GOSSIP_MESSAGE_MAX_BYTES."""
 PROGRESS_KEPT_MS = 2_000

@@ -3,7 +3,7 @@
 One record for each happening, so that whoever reads the journal later, or beside a running `submit`, knows as much as
 the requester did: no record is lost by a kill, and none from before the last transition by a power cut. The id of a job
 is on disk before its escrow is funded. Orders are numbered, since a job has no id before that. Keys: `job/` number
-place; place 0 is written over and holds the newest progress, all others are appended.
+place; place 0 is written over and holds what is newest of a wait or of the work, all others are appended.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ..protocol.limits import (
 from ..protocol.ports import Journal
 from ..protocol.units import JobId, base58
 from .chronicle_facts import (
+    BOUNDED,
     DURABLE,
-    NOTES,
+    FLEETING,
     AnyFact,
     Declined,
     Funded,
@@ -71,8 +72,12 @@ class Chronicler:
         return cls(journal, number, place)
 
     def tell(self, at_ms: int, fact: AnyFact) -> None:
-        """Append a record. A note beyond CHRONICLE_NOTES_MAX is left out, and the reader can tell."""
-        if isinstance(fact, NOTES):
+        """Append a record, or write over the last of its kind. What comes too often is left out, and the reader can
+        tell."""
+        if isinstance(fact, FLEETING):
+            self.journal.note(self._key(0), codec.encode(Record(at_ms, fact)))
+            return
+        if isinstance(fact, BOUNDED):
             self.notes += 1
             if self.notes > CHRONICLE_NOTES_MAX:
                 return
@@ -81,10 +86,6 @@ class Chronicler:
         self.place += 1
         write = self.journal.put if isinstance(fact, DURABLE) else self.journal.note
         write(self._key(self.place), codec.encode(Record(at_ms, fact)))
-
-    def update(self, at_ms: int, fact: Worked) -> None:
-        """Write over the newest progress."""
-        self.journal.note(self._key(0), codec.encode(Record(at_ms, fact)))
 
     def _key(self, place: int) -> bytes:
         return _prefix(self.number) + place.to_bytes(PLACE_BYTES, "big")
@@ -144,16 +145,16 @@ class Chronicle:
     def add(self, place: int, record: Record) -> None:
         """Take in the next record."""
         fact, at_ms = record.fact, record.at_ms
-        self.records.append(record)
-        self.places.append(place)
-        self.notes += isinstance(fact, NOTES)
+        if place:
+            self.records.append(record)
+            self.places.append(place)
+        self.notes += isinstance(fact, BOUNDED)
         match fact:
             case Placed():
                 self.placed, self.placed_at_ms, self.since_ms = fact, at_ms, at_ms
                 self.stages.setdefault("submitted", at_ms)
             case Lacking():
                 self.lacking = fact
-                self._stage("queued", at_ms, "")
             case Named():
                 self.job = JobId(fact.job)
                 self._stage("named", at_ms, "")
@@ -186,6 +187,8 @@ class Chronicle:
     def _move(self, at_ms: int, fact: Moved) -> None:
         self.phase, self.since_ms, self.cause = JobPhase(fact.phase), at_ms, fact.cause
         self.moves.append((at_ms, self.phase, fact.cause))
+        if self.phase is JobPhase.QUEUED:
+            self._stage("queued", at_ms, fact.cause)
         if self.ended:
             self.ended_at_ms = at_ms
 
@@ -202,22 +205,16 @@ def last_number(journal: Journal) -> int:
 
 def read_chronicle(journal: Journal, number: int) -> Chronicle | None:
     """One chronicle; None when there is none, or when it was emptied. Damaged records are counted and passed over."""
-    chronicle, found, newest = Chronicle(number), False, None
+    chronicle, found = Chronicle(number), False
     for key, value in journal.items(_prefix(number)):
         if not value:
             continue
         found = True
         try:
             record = codec.decode(value, Record, max_bytes=CHRONICLE_RECORD_MAX_BYTES)
-            place = int.from_bytes(key[-PLACE_BYTES:], "big")
-            if place:
-                chronicle.add(place, record)
-            else:
-                newest = record
+            chronicle.add(int.from_bytes(key[-PLACE_BYTES:], "big"), record)
         except (RemoteError, ValueError):
             chronicle.damaged += 1
-    if newest is not None and isinstance(newest.fact, Worked):
-        chronicle.worked = (newest.at_ms, newest.fact)
     return chronicle if found else None
 
 

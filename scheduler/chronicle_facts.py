@@ -138,8 +138,12 @@ AnyFact = (
 )  # fmt: skip
 DURABLE = (Named, Moved)
 """What waits for the disk, and makes all before it durable with it."""
-NOTES = (Lacking, Reached, Troubled, Declined)
-"""What may come again and again; CHRONICLE_NOTES_MAX bounds it, all else happens a few times at most."""
+NEEDED = (Placed, *DURABLE)
+"""Without which no job begins or goes on; a disk that refuses anything else ends none."""
+BOUNDED = (Troubled, Declined)
+"""What may come again and again: CHRONICLE_NOTES_MAX of one job are kept."""
+FLEETING = (Lacking, Worked)
+"""Of which only the newest counts: it is written over."""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

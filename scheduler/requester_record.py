@@ -21,7 +21,7 @@ from ..protocol.settlement import result_hash
 from ..protocol.units import JobId, NodeId, base58
 from .chronicle import Chronicler
 from .chronicle_facts import (
-    NOTES,
+    NEEDED,
     AnyFact,
     Declined,
     Kept,
@@ -97,15 +97,15 @@ class JobRecord:
         return self.chronicler.number if self.chronicler is not None else 0
 
     def _tell(self, fact: AnyFact) -> None:
-        """Write a fact down; a disk that refuses a mere note ends no job."""
+        """Write a fact down; LocalError when the disk refuses one that is NEEDED."""
         if self.chronicler is None:
             return
         try:
             self.chronicler.tell(self.clock.unix_ms(), fact)
         except LocalError as error:
-            if not isinstance(fact, NOTES):
+            if isinstance(fact, NEEDED):
                 raise
-            log.warning("note not written", job=base58(self.job), cause=str(error))
+            log.warning("not written down", job=base58(self.job), cause=str(error))
 
     def named(self, job: JobId) -> None:
         """The job has an id: on disk before the transaction that funds it is sent."""
@@ -161,10 +161,7 @@ class JobRecord:
             accuracy_micro=accuracy_micro,
             characters=sum(map(len, self.heard.values())),
         )
-        try:
-            self.chronicler.update(now_ms, news)
-        except LocalError as error:
-            log.warning("progress not written", job=base58(self.job), cause=str(error))
+        self._tell(news)
 
     def declined_by(self, node: NodeId, decline: Decline) -> None:
         """A node will not bid."""

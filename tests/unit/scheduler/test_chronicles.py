@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronicles import AT_MS, DECLINES, OPENED, PLACED, SETTLED, STATES, WORKED, told, write
+from chronicles import AT_MS, DECLINES, LACKING, OPENED, PLACED, SETTLED, STATES, WORKED, told, write
 from cyxnode.cli.world import SystemClock
 from cyxnode.ledger.journal import LevelJournal, MemoryJournal
 from cyxnode.protocol import limits
@@ -38,7 +38,8 @@ from sample_job import JOB, TERMS
 @pytest.mark.parametrize("state", STATES)
 def test_what_was_told_is_read(state: str) -> None:
     read = told(STATES[state])
-    assert [record.fact for record in read.records] == list(STATES[state])
+    assert [record.fact for record in read.records] == [one for one in STATES[state] if one is not LACKING]
+    assert read.lacking == (LACKING if LACKING in STATES[state] else None)
     assert read.damaged == 0
     assert read.placed == PLACED and read.placed_at_ms == AT_MS
 
@@ -86,7 +87,7 @@ def test_progress_is_written_over(tmp_path: Path) -> None:
     chronicler = Chronicler.begin(journal)
     chronicler.tell(AT_MS, PLACED)
     for second in range(5):
-        chronicler.update(AT_MS + second, WORKED)
+        chronicler.tell(AT_MS + second, WORKED)
     read = read_chronicle(journal, 1)
     assert read is not None and read.worked == (AT_MS + 4, WORKED)
     assert len(list(journal.items(RECORDS))) == 2
@@ -99,9 +100,10 @@ def test_notes_are_bounded_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) 
     for number in range(limits.CHRONICLE_NOTES_MAX + 9):
         chronicler.tell(AT_MS, Troubled(detail=str(number)))
     chronicler.tell(AT_MS, Moved(phase="expired", cause="the refund time has come"))
+    chronicler.tell(AT_MS, Reached(stage="completed", detail=""))
     read = read_chronicle(journal, 1)
-    assert read is not None and read.phase is JobPhase.EXPIRED
-    assert len(read.records) == limits.CHRONICLE_NOTES_MAX + 1 and read.shortened
+    assert read is not None and read.phase is JobPhase.EXPIRED and "completed" in read.stages
+    assert len(read.records) == limits.CHRONICLE_NOTES_MAX + 2 and read.shortened
     assert not told(SETTLED).shortened
 
 
@@ -183,9 +185,12 @@ def test_a_disk_that_refuses_a_note_ends_no_job_but_one_that_refuses_a_step_does
     record = record_on(FullDisk(notes_too=True))
     record.trouble("a chain that is away")
     record.stage("announced", "a topic")
+    record.keep("announce", b"raw")
     record.heard_tokens(Tokens(job=JOB, sequence=0, prompt_index=0, generated=1, text="x"))
     with pytest.raises(LocalError, match="no space left"):
         record.event(JobEvent.QUEUED, "no class is large enough")
+    with pytest.raises(LocalError, match="no space left"):
+        record.place(Origin())
 
 
 def test_only_the_id_and_the_steps_wait_for_the_disk() -> None:
