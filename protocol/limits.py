@@ -375,6 +375,9 @@ CHRONICLE_RECORD_MAX_BYTES = 128 * 1024
 """Of one record; the largest hold an award certificate of at most GOSSIP_MESSAGE_MAX_BYTES."""
 PROGRESS_KEPT_MS = 2_000
 """Between two progress figures that are written down."""
+CLAIMS_KEPT_MAX = 1_024
+"""Settled claims that a node keeps for requesters that were gone."""
+CLAIM_KEPT_MS = 24 * 3_600_000
 RECOVERY_PATIENCE_S = 60.0
 """For which `job result` looks for somebody who gives it what a job brought."""
 RECOVERY_REQUEST_S = 3.0

@@ -31,9 +31,11 @@ from ..protocol.messages import (
     VerdictCommit,
     VerdictReveal,
 )
-from ..protocol.ports import GossipVerdict, Stream
+from ..protocol.ports import GossipVerdict, Journal, Stream
+from ..protocol.units import JobId
 from ..protocol.validation import check_record
 from .committee_service import CaseRun
+from .kept_claims import kept_claim
 from .room import Room, Rooms
 from .wire import (
     ANNOUNCE,
@@ -61,6 +63,7 @@ class MarketRequests:
     """Request handlers over the rooms of a node."""
 
     wire: Wire
+    journal: Journal
     rooms: Rooms
     on_announce: Callable[[Signed[JobAnnounce]], None]
     on_outcome: Callable[[Signed[Outcome]], None]
@@ -131,13 +134,11 @@ class MarketRequests:
 
     async def _result(self, signed: Signed[ResultRequest]) -> ResultAnswer:
         """What was claimed, for a requester that was gone when it was told."""
-        room = self.rooms.get(signed.message.job)
-        if room is None or signed.sender != room.announce.sender:
-            raise Refusal("no such job of this requester is remembered here", peer=signed.sender)
-        claim = next((part.claim for part in (room.work, room.case) if part is not None and part.claim), None)
-        if claim is None or room.awarded is None:
-            raise Refusal("no claim of this job is known here")
-        return ResultAnswer(job=room.announce.message.job, certificate=room.awarded.raw, claim=claim.raw)
+        now_ms = self.wire.clock.unix_ms()
+        kept = kept_claim(self.journal, JobId(signed.message.job), signed.sender, now_ms)
+        if kept is None:
+            raise Refusal("no settled claim of this requester's job is kept here", peer=signed.sender)
+        return kept
 
     async def _commit(self, signed: Signed[VerdictCommit]) -> None:
         self._case(signed.message.job).commit_received(signed)

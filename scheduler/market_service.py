@@ -17,6 +17,7 @@ import trio
 from ..protocol.award import JobTerms
 from ..protocol.chain import JobState, Verdict
 from ..protocol.envelope import Signed
+from ..protocol.errors import LocalError
 from ..protocol.limits import EVIDENCE_JUDGED_MAX, JOBS_OPEN_MAX, STATUS_DIGEST_INTERVAL_MS
 from ..protocol.messages import (
     AwardCertificate,
@@ -29,7 +30,7 @@ from ..protocol.messages import (
     Message,
     Outcome,
 )
-from ..protocol.settlement import quorum_for, signers
+from ..protocol.settlement import quorum_for, result_hash, signers
 from ..protocol.units import JobId, NodeId, base58
 from ..protocol.validation import MARKET_KINDS, job_topic, market_topic
 from . import verification
@@ -39,6 +40,7 @@ from .committee_service import CaseRun
 from .context import NodeContext
 from .data_service import DataService
 from .equivocation import Statement, in_certificate, in_outcome
+from .kept_claims import KeptClaim, keep_claim
 from .market_requests import MarketRequests
 from .presence_service import Load, PresenceService
 from .room import Room, Rooms
@@ -64,7 +66,7 @@ class MarketService:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the market until cancelled. Started once the topic is joined."""
-        MarketRequests(self.context.wire, self.rooms, self._open_room, self._outcome).serve()
+        MarketRequests(self.context.wire, self.context.journal, self.rooms, self._open_room, self._outcome).serve()
         topic = market_topic(self.context.runner.execution_class)
         async with self.context.wire.listen(topic, MARKET_KINDS) as messages:
             self._own_up()
@@ -211,6 +213,7 @@ class MarketService:
             log.warning("outcome dropped: too few signatures", job=base58(terms.job), peer=base58(signed.sender))
             return
         room.outcome = signed
+        self._keep(room, signed.message)
         room.auction.finish()
         if room.case is not None:
             room.case.apply(verification.OutcomeSeen())
@@ -220,6 +223,22 @@ class MarketService:
             log.info("outcome", job=base58(terms.job), verdict=verdict, cause=signed.message.reason)
             room.work.stop()
         self.context.blobs.drop_states(terms.job)
+
+    def _keep(self, room: Room, outcome: Outcome) -> None:
+        """What was paid for, should its requester be gone."""
+        claim, awarded = room.claim, room.awarded
+        if claim is None or awarded is None or result_hash(claim.message) != outcome.result_hash:
+            return
+        kept = KeptClaim(
+            requester=room.announce.sender,
+            at_ms=self.context.wire.clock.unix_ms(),
+            certificate=awarded.raw,
+            claim=claim.raw,
+        )
+        try:
+            keep_claim(self.context.journal, awarded.terms.job, kept)
+        except LocalError as error:
+            log.warning("claim not kept", job=base58(awarded.terms.job), cause=str(error))
 
     # after a restart ------------------------------------------------------------------------------------------------
 

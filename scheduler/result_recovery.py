@@ -1,8 +1,8 @@
 """What a job brought after its `submit` was gone (DESIGN 11: requester goes offline).
 
 The journal has the announce, and whatever else came in time; the chain has the settlement with its signatures; the
-worker and the members have certificate and claim for as long as they remember the job, and the result for as long as
-they keep it. Nothing of it is believed without its proof: what is put together here verifies like any receipt.
+worker and the members keep certificate and claim for a day, and the result for as long as they have room for it. None
+of it is believed without its proof: what is put together here verifies like any receipt.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Recovery:
         if self.found.claim is None:
             return (
                 "paid, but the claim that names the result never came here, and neither the worker nor a member of the "
-                "committee gave it: they forget a job an hour after its work deadline, or when they restart"
+                "committee gave it: they keep it for a day"
             )
         return "paid, but neither the worker nor a member of the committee gave the result: try again later"
 

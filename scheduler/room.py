@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..protocol.envelope import Signed
 from ..protocol.limits import EARLY_MESSAGES_MAX, JOBS_OPEN_MAX, JOBS_REFUSED_MAX
-from ..protocol.messages import JobAnnounce, Outcome
+from ..protocol.messages import Claim, JobAnnounce, Outcome
 from ..protocol.units import JobId, NodeId
 from .auction_bidding import Bidding
 from .auction_service import AuctionRun
@@ -31,6 +31,11 @@ class Room:
     outcome: Signed[Outcome] | None = None
     compared: set[bytes] = field(default_factory=set)
     """Digests of the certificates and outcomes whose signatures were compared."""
+
+    @property
+    def claim(self) -> Signed[Claim] | None:
+        """The worker's, where we worked or sat."""
+        return next((part.claim for part in (self.work, self.case) if part is not None and part.claim), None)
 
 
 @dataclass(slots=True)

@@ -10,16 +10,19 @@ import pytest
 import trio
 
 from cyxnode.p2p.memory import MemoryTransport
+from cyxnode.protocol import codec
 from cyxnode.protocol.chain import JobState
-from cyxnode.protocol.envelope import Signed, open_as, seal
+from cyxnode.protocol.envelope import open_as, seal
 from cyxnode.protocol.messages import Claim, ResultAnswer, ResultRequest
 from cyxnode.protocol.receipt import load_receipt, verify_receipt
+from cyxnode.protocol.units import JobId
 from cyxnode.scheduler.chronicle import Chronicle, read_chronicles
 from cyxnode.scheduler.explanation import explain
 from cyxnode.scheduler.explanation_left import OnChain
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.job_summary import summarise
-from cyxnode.scheduler.node import open_requester
+from cyxnode.scheduler.kept_claims import BY_JOB, KeptClaim
+from cyxnode.scheduler.node import Node, open_requester
 from cyxnode.scheduler.requester_service import News, RequesterService, Stage
 from cyxnode.scheduler.wire import RESULT
 from market_world import START_S, World, open_world, simple_order
@@ -143,12 +146,13 @@ async def test_when_all_parties_have_forgotten_the_reason_says_so(autojump_clock
         await world.add_nodes(NODES)
         told = await killed(world, "training")
         await settled(world, told)
+        assert told.job is not None
         for node in world.nodes.values():
-            node.market.rooms.by_job.clear()
+            node.context.journal.put(BY_JOB + told.job, b"")
         async with life(world, "requester", trio.CancelScope()) as service:
             result = await service.recover(told)
         assert result.phase is JobPhase.SETTLED and result.weights is None
-        assert "forget" in result.reason
+        assert "they keep it for a day" in result.reason
         assert told_of(world, "requester").cause == result.reason
 
 
@@ -157,22 +161,40 @@ async def test_a_claim_that_is_not_the_settled_one_is_not_believed(autojump_cloc
         await world.add_nodes(NODES)
         told = await killed(world, "training")
         await settled(world, told)
+        assert told.job is not None
         for node in world.nodes.values():
-            for room in node.market.rooms.by_job.values():
-                for part in (room.work, room.case):
-                    if part is not None and part.claim is not None:
-                        part.claim = falsified(world, part.claim)
+            falsify(world, node, told.job)
         async with life(world, "requester", trio.CancelScope()) as service:
             result = await service.recover(told)
         assert result.weights is None and "claim" in result.reason
         assert "claim" not in told_of(world, "requester").evidence
 
 
-def falsified(world: World, claim: Signed[Claim]) -> Signed[Claim]:
-    """Another claim of the same worker."""
+def falsify(world: World, node: Node, job: JobId) -> None:
+    """Put another claim of the same worker where a node keeps the settled one."""
+    journal, genesis = node.context.journal, node.context.wire.genesis
+    value = journal.get(BY_JOB + job)
+    if not value:
+        return
+    kept = codec.decode(value, KeptClaim, max_bytes=10**6)
+    claim = open_as(kept.claim, genesis, Claim)
     worker = next(key for number in range(NODES) if (key := world.key(f"node{number}")).node_id == claim.sender)
-    genesis = next(iter(world.nodes.values())).context.wire.genesis
-    return open_as(seal(worker, genesis, msgspec.structs.replace(claim.message, message="better")), genesis, Claim)
+    other = seal(worker, genesis, msgspec.structs.replace(claim.message, message="better"))
+    journal.put(BY_JOB + job, codec.encode(msgspec.structs.replace(kept, claim=other)))
+
+
+async def test_nodes_keep_what_was_claimed_over_their_restart(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(NODES)
+        told = await killed(world, "training")
+        await settled(world, told)
+        for number, node in enumerate(list(world.nodes)):
+            world.kill(node)
+            await world.add_node(f"node{number}")
+        await trio.sleep(60)
+        async with life(world, "requester", trio.CancelScope()) as service:
+            result = await service.recover(told)
+        assert result.receipt is not None and result.receipt["result"], result.reason
 
 
 async def test_a_result_is_told_to_its_requester_alone(autojump_clock: object) -> None:
@@ -183,5 +205,5 @@ async def test_a_result_is_told_to_its_requester_alone(autojump_clock: object) -
         assert told.job is not None
         async with life(world, "stranger", trio.CancelScope()) as stranger:
             for node in world.nodes:
-                with pytest.raises(Exception, match="no such job of this requester"):
+                with pytest.raises(Exception, match="no settled claim of this requester"):
                     await stranger.wire.ask(node, RESULT, ResultRequest(job=told.job), ResultAnswer, within_s=1.0)
