@@ -174,7 +174,7 @@ class FullDisk(MemoryJournal):
 
 
 def record_on(journal: MemoryJournal) -> JobRecord:
-    order = InferOrder(model="m", task=InferTask(prompts=("p",), num_predict=1), budget=MicroCyx(1))
+    order = InferOrder(model="m", task=InferTask(prompts=("p",), num_predict=1), budget=MicroCyx(1_000))
     record = JobRecord(order, SystemClock(), journal, lambda news: None)
     record.chronicler = Chronicler.begin(MemoryJournal())
     record.chronicler.journal = journal
@@ -186,7 +186,7 @@ def test_a_disk_that_refuses_a_note_ends_no_job_but_one_that_refuses_a_step_does
     record.trouble("a chain that is away")
     record.stage("announced", "a topic")
     record.keep("announce", b"raw")
-    record.heard_tokens(Tokens(job=JOB, sequence=0, prompt_index=0, generated=1, text="x"))
+    record.heard_tokens(Tokens(job=JOB, sequence=0, prompt_index=0, generated=1, text="x", last=False))
     with pytest.raises(LocalError, match="no space left"):
         record.event(JobEvent.QUEUED, "no class is large enough")
     with pytest.raises(LocalError, match="no space left"):
