@@ -94,7 +94,7 @@ def explain(told: Chronicle, now_ms: int, *, running: bool, chain: OnChain | Non
         then=then,
         causes=causes,
         advice=advice,
-        notes=_notes(told),
+        notes=_notes(told, now_ms),
     )
 
 
@@ -110,10 +110,12 @@ def _causes(told: Chronicle) -> tuple[Cause, ...]:
     )
 
 
-def _notes(told: Chronicle) -> tuple[str, ...]:
+def _notes(told: Chronicle, now_ms: int) -> tuple[str, ...]:
     notes = []
     if told.trouble is not None:
-        notes.append(f"last trouble: {told.trouble[1]}")
+        at_ms, detail = told.trouble
+        ago = f", {max(0, now_ms - at_ms) // 1000} s ago" if not told.ended else ""
+        notes.append(f"last trouble{ago}: {detail}")
     if told.damaged:
         notes.append(f"{told.damaged} records of this job cannot be read: what they said is missing here")
     if told.shortened:
@@ -158,7 +160,11 @@ def _queued(told: Chronicle) -> Waiting:
     else:
         why = f"{lacking.fitting} of the {needed} nodes needed are live and fit; {lacking.live} nodes are live in all"
     until_ms = told.placed_at_ms + placed.wait_ms if placed is not None else None
-    advice = ("start more nodes, wait longer (wait_seconds), or take a smaller committee (k)",) if lacking else ()
+    advice: tuple[str, ...] = ()
+    if lacking is not None and not lacking.live:
+        advice = ("find out why no node is heard: cyxnode doctor, and check --bootstrap",)
+    elif lacking is not None:
+        advice = ("start more nodes, wait longer (wait_seconds), or take a smaller committee (k)",)
     nodes = f"{needed} live nodes of one execution class that fit" if needed else "enough live nodes that fit"
     return why, nodes, until_ms, "it ends UNSOLD; nothing is funded before, so nothing is lost", advice
 

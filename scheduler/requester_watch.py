@@ -13,7 +13,7 @@ import trio
 from ..protocol.award import JobTerms
 from ..protocol.chain import JobAccount, JobState, RefundExpired, Seat
 from ..protocol.committee import draw
-from ..protocol.errors import ChainRejected, ChainUnreachable, LocalError
+from ..protocol.errors import ChainRejected, ChainUnreachable, CyxError, LocalError
 from ..protocol.limits import CHAIN_RETRY_S, OUTCOME_PATIENCE_S, SEAT_DEADLINE_SLOTS
 from ..protocol.units import NodeId, base58
 from .chronicle_facts import Seated
@@ -46,9 +46,9 @@ class ChainWatch:
                 if (await chain.time()).slot > account.open_slot + SEAT_DEADLINE_SLOTS:
                     raise LocalError("the committee was not seated in time", field="seat", fix="wait for the refund")
                 await self._try_to_seat(account)
-                outage.worked()
+                self._answered(outage)
             except ChainUnreachable as error:
-                outage.failed(error)
+                self._silent(outage, error)
                 await trio.sleep(CHAIN_RETRY_S)
             except ChainRejected as error:
                 record.trouble(f"seat: {error}")
@@ -88,9 +88,19 @@ class ChainWatch:
             try:
                 if await self._look():
                     return
-                outage.worked()
+                self._answered(outage)
             except (ChainUnreachable, ChainRejected) as error:
-                outage.failed(error)
+                self._silent(outage, error)
+
+    def _silent(self, outage: Outage, error: CyxError) -> None:
+        if not outage.ongoing:
+            self.record.trouble(f"the chain cannot be read: {error}")
+        outage.failed(error)
+
+    def _answered(self, outage: Outage) -> None:
+        if outage.ongoing:
+            self.record.trouble("the chain could not be read for a while, and answers again")
+        outage.worked()
 
     async def _look(self) -> bool:
         record, chain = self.record, self.funding.chain

@@ -12,6 +12,8 @@ from cyxnode.executor.simulated import SimulatedRunner
 from cyxnode.p2p.memory_network import constant_latency
 from cyxnode.protocol.limits import MICRO, PREPARE_DELAY_S
 from cyxnode.protocol.receipt import verify_receipt
+from cyxnode.scheduler.chronicle import read_chronicles
+from cyxnode.scheduler.chronicle_facts import Troubled
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.orders import JobResult
 from market_world import open_world, run_job, winner_of
@@ -109,6 +111,9 @@ async def test_a_chain_that_is_away_for_a_while_delays_a_job_and_does_not_end_it
             result = await run_job(requester)
         assert result.phase is JobPhase.SETTLED
         assert await world.balance(requester.wire.me) < 50 * MICRO
+        (told,) = read_chronicles(requester.journal, 1)
+        said = [one.fact.detail for one in told.records if isinstance(one.fact, Troubled)]
+        assert sum("the chain cannot be read" in text for text in said) == 1
 
 
 async def test_commits_that_arrive_while_the_escrow_is_looked_up_count(autojump_clock: object) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronicles import AT_MS, BIDDING, FUNDED, OPENED, PLACED, QUEUED, STATES, WORKED, told
+from chronicles import AT_MS, BIDDING, FUNDED, LACKING, OPENED, PLACED, QUEUED, STATES, WORKED, told
 from cyxnode.protocol.chain import JobAccount, JobState, Settle, Verdict
 from cyxnode.protocol.limits import CHRONICLE_NOTES_MAX, SEAT_DEADLINE_SLOTS, SLOT_MS
 from cyxnode.protocol.messages import DeclineReason
@@ -112,6 +113,12 @@ def test_a_queued_job_counts_who_does_not_fit_and_says_until_when() -> None:
     assert one.causes[0].advice == "allow it with unsandboxed_ok" in one.advice
 
 
+def test_who_hears_no_node_at_all_is_sent_to_the_doctor() -> None:
+    alone = msgspec.structs.replace(LACKING, live=0, fitting=0, causes=())
+    one = waiting(tuple(alone if fact is LACKING else fact for fact in QUEUED))
+    assert "0 nodes are live" in one.why and any("cyxnode doctor" in text for text in one.advice)
+
+
 def test_declines_are_counted_with_a_hint_and_what_to_do() -> None:
     price, busy = waiting(STATES["seated"]).causes
     assert (price.count, price.reason, price.said) == (2, "PRICE", "from 0.03 CYX here")
@@ -191,7 +198,7 @@ def test_what_the_chain_knows_decides_what_can_be_done() -> None:
 def test_notes_tell_of_trouble_damage_and_shortening() -> None:
     facts = (PLACED, *(Troubled(detail=str(number)) for number in range(CHRONICLE_NOTES_MAX + 1)))
     one = waiting((*facts, Moved(phase="queued", cause="")))
-    assert any(note.startswith("last trouble") for note in one.notes)
+    assert any(note.startswith("last trouble, ") and "s ago: " in note for note in one.notes)
     assert any("not counted" in note for note in one.notes)
 
 
