@@ -90,10 +90,10 @@ def _reason(told: Chronicle, phase: JobPhase, *, left: bool) -> str:
 
 
 def _cost(told: Chronicle, found: JobEvidence, chain: OnChain | None) -> int:
-    """What was paid; 0 before the settlement."""
+    """What was paid; 0 before the settlement, and where it accepts no units."""
     paid = found.outcome.message if found.outcome is not None else (chain.settlement if chain is not None else None)
     funded = told.funded
-    if paid is None or funded is None or paid.verdict not in (Verdict.OK, Verdict.PARTIAL) or not funded.units_total:
+    if paid is None or funded is None or not funded.units_total:
         return 0
     split = fee_split(paid.price, paid.units, funded.units_total, funded.fee_bps, funded.verifier_share_bps)
     return split["amount"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chronicles import AT_MS, FUNDED, PROOF, SETTLED, STATES, WORKED, told
 from cyxnode.protocol.chain import Settle, Verdict
+from cyxnode.protocol.envelope import seal
 from cyxnode.protocol.receipt import fee_split
 from cyxnode.protocol.units import JobId, MicroCyx, base58
 from cyxnode.scheduler.chronicle_facts import AnyFact, Kept, Worked
@@ -18,7 +19,8 @@ from cyxnode.scheduler.explanation_left import OnChain
 from cyxnode.scheduler.job_evidence import evidence_of
 from cyxnode.scheduler.job_summary import summarise, summary_json
 from cyxnode.scheduler.timeline import PARTS, parts, stays
-from sample_job import AWARDED, JOB, MEMBERS, PAID, WORKER, claim
+from sample_job import AWARDED, JOB, MEMBERS, PAID, WORKER, claim, outcome
+from sample_messages import GENESIS
 
 NOW_MS = AT_MS + 60_000
 
@@ -105,6 +107,13 @@ def test_each_transition_has_its_cause_its_record_and_how_long_the_job_stayed() 
     assert sum(one.lasted_ms or 0 for one in steps) == read.ended_at_ms - AT_MS
     unfinished = stays(told(STATES["running"]), NOW_MS)
     assert unfinished[-1].state == "running" and unfinished[-1].at_ms + (unfinished[-1].lasted_ms or 0) == NOW_MS
+
+
+def test_an_outcome_without_its_quorum_is_none() -> None:
+    alone = seal(MEMBERS[0], GENESIS, outcome(PAID, MEMBERS[:1]))
+    one = summarise(told(replaced(SETTLED, "outcome", alone)), running=False)
+    assert "1 valid signatures, 2 are needed" in one.notes[0]
+    assert one.cost == 0 and not one.verified_by and not one.result_uri
 
 
 def test_evidence_of_another_job_is_none() -> None:
