@@ -394,6 +394,8 @@ CELL_NODES_MAX = 64
 """Registered nodes of a class that share one cell; a larger class is cut into a power of two of shards."""
 CAPABILITIES_PER_INTERVAL = 16
 """Capability records per CAPABILITY_INTERVAL_MS and cell: in larger cells each node speaks more seldom."""
+NEWCOMER_PAUSES_S = (2.0, 4.0, 8.0)
+"""After its start a node says its record again after each of these: with connections, more nodes hear it."""
 CELL_REVIEW_S = 600.0
 """How often a node looks whether its class has outgrown its cells, give or take 10 %."""
 CELL_LINGER_S = 720.0

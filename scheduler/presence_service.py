@@ -25,6 +25,7 @@ from ..protocol.limits import (
     DEAD_AFTER_MS,
     GOSSIP_WINDOW_S,
     HEARTBEAT_INTERVAL_MS,
+    NEWCOMER_PAUSES_S,
     OBSERVER_FORGETS_MS,
     SUSPECT_AFTER_MS,
 )
@@ -271,6 +272,10 @@ class PresenceService:
     async def _speak(self) -> None:
         """A heartbeat now and then; when the record is due, it goes along in the same message."""
         await self.announce_capability()
+        for pause_s in NEWCOMER_PAUSES_S:
+            # What was said before there were connections nobody has heard, nor whoever came a moment later than we.
+            await trio.sleep(self.jittered(pause_s))
+            await self._say(self.fresh_record(), self._make_heartbeat())
         due_s = self._record_due_s()
         while True:
             await trio.sleep(self.jittered(HEARTBEAT_INTERVAL_MS / 1000))
