@@ -408,6 +408,8 @@ PEERS_ASKED_MAX = 32
 """Nodes that one request may ask for by name."""
 RECORDS_MAX = 128
 """Capability records and heartbeats in one PeersAnswer."""
+SURVEYS_MAX = 4
+"""Times that a requester asks anew before it seats a committee, while registered nodes with low tickets turn up."""
 CLASSES_ASKED_MAX = 4
 """Classes that a requester looks at in one round of its search."""
 EXCHANGE_SHORT_S = 5.0

@@ -42,6 +42,8 @@ from .equivocation import Statement
 from .supervision import contained, plain_nursery, supervised
 from .wire import CERTIFICATE, NOT_YET, PROPOSAL, TALLY
 
+CHOSEN = "the committee was chosen, not drawn: live nodes with lower tickets were passed over"
+
 log = structlog.get_logger()
 
 
@@ -154,16 +156,26 @@ class AuctionRun:
             await self._seated(account)
 
     async def _seated(self, account: JobAccount) -> None:
-        if not await draw_is_fair(self.context, self.announce.message, account, self.alive()):
-            self.finish()
+        wire, fair = self.context.wire, await draw_is_fair(self.context, self.announce.message, account, self.alive())
+        if self._finished:
             return
-        wire = self.context.wire
         self.terms = JobTerms(wire.genesis, self.announce.message, account.open_slot, account.committee, wire.opener)
+        if not fair:
+            self._shun()
+            return
         log.info("committee seated", job=base58(self.job), seat=self.context.wire.me in account.committee)
         self.apply(machine.CommitteeSeated(account.committee, self._now()))
         for raw in self._early_certificates:
             self.certificate_seen(raw)
         self._early_certificates.clear()
+
+    def _shun(self) -> None:
+        """Neither bid on nor serve the job. Its members say so at once: a requester that saw too little gets its money
+        back in seconds, one that chose its committee gains nothing that a job without bidders would not give it."""
+        if self.terms is not None and self.context.wire.me in self.terms.committee:
+            self._declare_unsold(CHOSEN)
+        else:
+            self.finish()
 
     # time -----------------------------------------------------------------------------------------------------------
 

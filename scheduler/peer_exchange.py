@@ -169,12 +169,14 @@ class PeerExchange:
         self._surveyed_at_s[execution_class] = trio.current_time()
         names = tuple(wanted)
         with trio.move_on_after(PROBE_TIMEOUT_S):
-            if names or not execution_class or len(asked) < SURVEY_NODES:
-                await self.join_roots()
-                asked += sorted(self._roots)
             async with trio.open_nursery() as nursery:
-                for node in dict.fromkeys(asked):
+                for node in asked:
                     nursery.start_soon(self.ask, node, execution_class, names, PROBE_TIMEOUT_S)
+                if names or not execution_class or len(asked) < SURVEY_NODES:
+                    # Beside them: a bootstrap node that is gone must not cost the answers of those that live.
+                    await self.join_roots()
+                    for root in sorted(self._roots.difference(asked)):
+                        nursery.start_soon(self.ask, root, execution_class, names, PROBE_TIMEOUT_S)
 
     def is_fresh(self, execution_class: bytes) -> bool:
         """Whether a class was surveyed within a heartbeat."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import trio
 
 from ..protocol.chain import JobAccount, OpenJob
-from ..protocol.committee import draw, eligible
+from ..protocol.committee import draw, eligible, passed_over
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import ChainUnreachable, LocalError
 from ..protocol.hashing import job_id
-from ..protocol.limits import CLASSES_ASKED_MAX, CLOCK_SKEW_MS, NONCES_DRAWN, PEERS_ASKED_MAX
+from ..protocol.limits import CLASSES_ASKED_MAX, CLOCK_SKEW_MS, NONCES_DRAWN, PEERS_ASKED_MAX, SURVEYS_MAX
 from ..protocol.messages import Capability, JobAnnounce, ModelOffer
 from ..protocol.ports import Chain, Journal, Randomness
 from ..protocol.spec import encode_spec, spec_hash
@@ -145,19 +145,37 @@ class Funding:
             if rounds or not exchange.is_fresh(name):
                 await exchange.survey(name)
 
+    async def look_around(self, account: JobAccount) -> None:
+        """While the open slot passes: ask anew who is there, so that what we draw from is younger than the job.
+
+        Each bidder judges the draw by all that it sees by then. A view of the last seconds of a class that is still
+        gathering is too small, and a draw from it would be shunned.
+        """
+        if shards_for(await self.registry.size_of(account.execution_class)) == 1:
+            await self.presence.exchange.survey(account.execution_class)
+
     async def look_for(self, account: JobAccount, slot_hash: bytes) -> None:
         """Before the draw: find out who lives among those with the lowest tickets.
 
-        In a class of one cell its nodes have told us of all. In a larger one nobody sees all, and each bidder shuns a
-        job that passed over two nodes of its own cell: so those that might be drawn are asked themselves.
+        In a larger class than one cell nobody sees all, and each bidder shuns a job that passed over two nodes of its
+        own cell: those that might be drawn are asked themselves. In a class of one cell its nodes tell of all; while
+        the draw would pass over registered nodes that we do not see, others are asked, as long as that finds any.
         """
         name, exchange = account.execution_class, self.presence.exchange
         nodes, config = await self.registry.nodes(fresh=True), await self.registry.config()
-        could = [node for node, registered in nodes.items() if may_be_drawn(registered, account, config.minimum_stake)]
+        could = {node for node, registered in nodes.items() if may_be_drawn(registered, account, config.minimum_stake)}
         if shards_for(await self.registry.size_of(name)) > 1:
             await exchange.probe(draw(slot_hash, account.job, could, PEERS_ASKED_MAX), name)
-        elif not exchange.is_fresh(name):
+            return
+        for _ in range(SURVEYS_MAX):
+            committee = draw(slot_hash, account.job, await self.seatable(name, account.open_slot), account.k)
+            lower = passed_over(slot_hash, replace(account, committee=committee), could)
+            unseen = set(lower if len(committee) == account.k else could) - self.presence.alive().keys()
+            if len(unseen) <= 1:
+                return
             await exchange.survey(name)
+            if unseen.isdisjoint(self.presence.alive()):
+                return
 
     async def _causes(self) -> list[str]:
         slot = (await self.chain.time()).slot

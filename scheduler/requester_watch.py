@@ -41,8 +41,12 @@ class ChainWatch:
         account, outage = record.account, Outage(record.job)
         if account is None:
             return
+        looked = False
         while record.terms is None:
             try:
+                if not looked:
+                    await self.funding.look_around(account)
+                    looked = True
                 if (await chain.time()).slot > account.open_slot + SEAT_DEADLINE_SLOTS:
                     raise LocalError("the committee was not seated in time", field="seat", fix="wait for the refund")
                 await self._try_to_seat(account)

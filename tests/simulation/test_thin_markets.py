@@ -8,12 +8,14 @@ import pytest
 import trio
 
 from cyxnode.executor.simulated import SimulatedRunner
+from cyxnode.p2p.memory_network import constant_latency
 from cyxnode.protocol.errors import LocalError
 from cyxnode.protocol.limits import MICRO
 from cyxnode.protocol.receipt import verify_receipt
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.orders import News, Stage
+from cyxnode.scheduler.presence import CellChanged
 from market_world import open_world, run_job
 
 pytestmark = pytest.mark.slow
@@ -104,13 +106,44 @@ class Blinkered:
         return {node: offer for node, offer in self.honest.alive(execution_class).items() if node in self.friends}
 
 
-async def test_a_requester_that_chooses_its_committee_is_shunned_and_refunded(autojump_clock: object) -> None:
+async def test_a_requester_that_chooses_its_committee_is_shunned_and_refunded_at_once(autojump_clock: object) -> None:
     async with open_world(3) as world:
         await world.add_nodes(12)
         requester = await world.add_requester()
         await trio.sleep(5)
         requester.presence = Blinkered(requester.presence, set(sorted(world.nodes)[:4]))  # type: ignore[assignment]
+        began_s = trio.current_time()
         result = await run_job(requester, work_seconds=30)
-        assert result.phase is JobPhase.EXPIRED
+        assert result.phase is JobPhase.UNSOLD
+        assert "the committee was chosen, not drawn" in result.reason
+        assert trio.current_time() - began_s < 10, "its money was locked for long"
         assert world.winner() is None
         assert await world.balance(requester.wire.me) == 50 * MICRO
+
+
+async def test_a_class_that_is_still_gathering_is_seen_whole_before_the_draw(autojump_clock: object) -> None:
+    """A survey of a second ago knew nine of these nodes: a committee drawn from them would be shunned by all."""
+    async with open_world(3) as world:
+        await world.add_nodes(9)
+        requester, first = await world.add_requester(), frozenset(world.nodes)
+        for number in range(9, 30):
+            await world.add_node(f"node{number}")
+        await trio.sleep(2)
+        execution_class = next(iter(requester.presence.alive().values())).execution_class
+        await requester.presence.reach(sorted(first))
+        await requester.presence.exchange.survey(execution_class)
+        requester.presence.apply(CellChanged(first))
+        result = await run_job(requester, work_seconds=30)
+        assert result.phase is JobPhase.SETTLED, result.reason
+
+
+async def test_nodes_that_start_together_soon_know_one_another(autojump_clock: object) -> None:
+    """What a node says of itself before it has connections is heard by few: its members could not find it for half a
+    minute."""
+    async with open_world(3, latency=constant_latency(0.05)) as world:
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(world.add_node, f"node{number}")
+        await trio.sleep(4)
+        views = [len(node.presence.alive()) for node in world.nodes.values()]
+        assert views == [49] * 50
