@@ -1,4 +1,5 @@
-"""Making connections: straight to a socket, or through a relay; one attempt to a node at a time."""
+"""Making connections: straight to a socket, or through a relay. To one node there is one race at a time: its addresses
+are dialled one after another in the order of `dial_order.py`, DIAL_STAGGER_S apart, and the first that answers wins."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ from libp2p.network.swarm import Swarm
 from multiaddr import Multiaddr
 
 from ..protocol.errors import PeerUnreachable
-from ..protocol.limits import DIAL_TIMEOUT_S, NAMED_PEERS_MAX
+from ..protocol.limits import DIAL_STAGGER_S, DIAL_TIMEOUT_S, NAMED_PEERS_MAX
 from ..protocol.units import NodeId, base58
 from .addresses import AddressBook, PeerAddress
 from .circuits import Circuits
+from .dial_order import likeliest_first, own_networks, patience_s
 from .host import libp2p_id
 from .links import has_direct, links
 from .sourced_dial import SourceTaken, dial_from, free_port, upgrade
@@ -53,22 +55,53 @@ class Dialler:
         async with self._turn(node):
             if links(self._network, node):
                 return
-            known = self.book.of(node)
-            causes = ["no address is known"] if not known else []
-            for address in known:
-                try:
-                    return await self._dial(address)
-                except PeerUnreachable as error:
-                    causes.append(str(error))
-        raise PeerUnreachable(f"{base58(node)} cannot be reached: {causes[-1]}")
+            await self._race(node)
 
-    async def _dial(self, address: PeerAddress, *, from_source: bool = False) -> None:
+    async def _race(self, node: NodeId) -> None:
+        """The next address begins when one has failed, or DIAL_STAGGER_S after the last. What is learnt of the node
+        meanwhile takes part."""
+        networks, causes, tried = own_networks(), ["no address is known"], set[PeerAddress]()
+        turn, won = trio.Event(), False
+
+        async def attempt(address: PeerAddress) -> None:
+            nonlocal won
+            try:
+                await self._dial(address, within_s=patience_s(address, networks))
+            except PeerUnreachable as error:
+                causes.append(str(error))
+                turn.set()
+            else:
+                won = True
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            while not links(self._network, node):
+                left = [one for one in likeliest_first(self.book.of(node), networks) if one not in tried]
+                if left:
+                    tried.add(left[0])
+                    nursery.start_soon(attempt, left[0])
+                elif len(causes) > len(tried):
+                    break
+                turn = trio.Event()
+                with trio.move_on_after(DIAL_STAGGER_S):
+                    await turn.wait()
+            nursery.cancel_scope.cancel()
+        if not (won or links(self._network, node)):
+            raise PeerUnreachable(f"{base58(node)} cannot be reached: {causes[-1]}")
+
+    async def _dial(self, address: PeerAddress, *, from_source: bool = False, within_s: float = DIAL_TIMEOUT_S) -> None:
         if address.relay is not None:
             await self._dial_through(address, address.relay)
         elif not (from_source and await self._dialled_from_source(address)):
-            target = Multiaddr(str(address))
-            await bounded(lambda: self._network.dial_addr(target, libp2p_id(address.node)), "dial", address.node)
+            await bounded(lambda: self._dial_socket(address), "dial", address.node, within_s)
         self.book.worked(address)
+
+    async def _dial_socket(self, address: PeerAddress, source_port: int = 0) -> None:
+        """The library resolves names; but what is cancelled within its handshake leaves a socket open."""
+        if _is_ip(address.host):
+            await upgrade(self._network, await dial_from(source_port, address.host, address.port), address.node)
+        else:
+            await self._network.dial_addr(Multiaddr(str(address)), libp2p_id(address.node))
 
     async def _dial_through(self, address: PeerAddress, relay: NodeId) -> None:
         if self.me in (relay, address.node):
@@ -82,13 +115,8 @@ class Dialler:
         self.from_source.discard(address.node)
         if not self.source_port or not _is_ip(address.host):
             return False
-
-        async def dial() -> None:
-            raw = await dial_from(self.source_port, address.host, address.port)
-            await upgrade(self._network, raw, address.node)
-
         try:
-            await bounded(dial, "dial", address.node)
+            await bounded(lambda: self._dial_socket(address, self.source_port), "dial", address.node)
         except PeerUnreachable as error:
             if not isinstance(error.__cause__, SourceTaken):
                 raise
@@ -108,11 +136,13 @@ class Dialler:
                 self._under_way.pop(node, None)
 
 
-async def bounded(attempt: Callable[[], Awaitable[_T]], what: str, node: NodeId) -> _T:
-    """Run one dialling step of the library within DIAL_TIMEOUT_S; whatever it raises becomes PeerUnreachable."""
+async def bounded(
+    attempt: Callable[[], Awaitable[_T]], what: str, node: NodeId, within_s: float = DIAL_TIMEOUT_S
+) -> _T:
+    """Run one dialling step of the library within `within_s`; whatever it raises becomes PeerUnreachable."""
     cause: Exception
     try:
-        with trio.fail_after(DIAL_TIMEOUT_S):
+        with trio.fail_after(within_s):
             return await attempt()
     except Exception as error:
         # The library raises a dozen types here, and groups of them.

@@ -33,7 +33,7 @@ from .circuits import Circuits
 from .dial_back import DIAL_BACK, Ask, ask_to_call
 from .dialling import Dialler
 from .host import node_of
-from .links import has_direct
+from .links import has_direct, links, remote_of
 from .reach_figures import ReachReport
 from .reachability import Answer, Reachability, Verdict, heard, is_public
 from .upgrade import Places
@@ -100,7 +100,8 @@ class Reach:
             opened = [(host, one.port) for host in known.seen_as() for one in parsed]
         opened += [(one.host, one.port) for one in parsed if is_public(one.host)]
         punched = [(one.host, one.port) for one in known.counted() if one.same_source]
-        return Places(tuple(dict.fromkeys(opened)), tuple(dict.fromkeys(punched)), self._dialler.source_port)
+        told = known.leaning() is not Verdict.UNKNOWN
+        return Places(tuple(dict.fromkeys(opened)), tuple(dict.fromkeys(punched)), self._dialler.source_port, told)
 
     async def run(self) -> None:
         """Check, reserve and renew until cancelled."""
@@ -195,13 +196,26 @@ class Reach:
 
     async def _keep_relays(self) -> None:
         while True:
-            if not self._is_relay and self._known.leaning() is Verdict.UNREACHABLE:
+            if not self._is_relay and self._needs_relays():
                 await self._reserve()
             elif self._relays and self._known.verdict is Verdict.REACHABLE:
                 for node in list(self._relays):
                     self._release(node)
                 self._tell()
             await trio.sleep(_TICK_S)
+
+    def _needs_relays(self) -> bool:
+        """Whether the world cannot dial us, or will not be able to: a call back that no router lets in takes its whole
+        time limit to fail, and until then nobody could reach us."""
+        leaning = self._known.leaning()
+        return leaning is Verdict.UNREACHABLE or (leaning is Verdict.UNKNOWN and self._is_inside())
+
+    def _is_inside(self) -> bool:
+        """Whether we have private addresses alone, and yet talk with a well-known node of the internet."""
+        near = (link for node in self._dialler.named for link in links(self._network, node))
+        seen = (remote_of(link) for link in near)
+        public = any(remote is not None and is_public(remote[0]) for remote in seen)
+        return public and not any(is_public(one.host) for one in self._parsed())
 
     async def _reserve(self) -> None:
         """Renew what is due, and look for relays while they are short."""

@@ -37,8 +37,8 @@ def free_port() -> int:
 
 
 async def dial_from(source_port: int, host: str, port: int, *, initiator: bool = True) -> RawConnection:
-    """A TCP connection to an IP address that leaves from `source_port`; PeerUnreachable, or SourceTaken. Two such calls
-    that cross make one connection: `initiator` says who speaks first on it. The caller bounds the time."""
+    """A TCP connection to an IP address that leaves from `source_port`, 0 for any; PeerUnreachable, or SourceTaken. Two
+    such calls that cross make one connection: `initiator` says who speaks first on it. The caller bounds the time."""
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:

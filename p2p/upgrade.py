@@ -32,6 +32,7 @@ from ..protocol.limits import (
     UPGRADE_DIAL_S,
     UPGRADE_LINGER_S,
     UPGRADE_MAX_BYTES,
+    UPGRADE_RETRY_FIRST_S,
     UPGRADE_RETRY_S,
     UPGRADE_TIMEOUT_S,
     UPGRADE_TRIES_MAX,
@@ -61,11 +62,13 @@ class Meet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Our own, as far as we know them. `source_port` is where calls that punch a hole leave from."""
+    """Our own, as far as we know them. `source_port` is where calls that punch a hole leave from; `known` is whether
+    anybody has told us yet how it sees us."""
 
     open: tuple[tuple[str, int], ...] = ()
     punched: tuple[tuple[str, int], ...] = ()
     source_port: int = 0
+    known: bool = True
 
 
 class Upgrade:
@@ -85,17 +88,24 @@ class Upgrade:
             return
         self._under_way.add(peer)
         try:
-            for _ in range(UPGRADE_TRIES_MAX):
+            await self._until_known()
+            for number in range(UPGRADE_TRIES_MAX):
                 with trio.move_on_after(UPGRADE_TIMEOUT_S):
                     await self._try(peer)
                 if has_direct(self._network, peer) or not links(self._network, peer):
                     break
-                await trio.sleep(UPGRADE_RETRY_S)
+                await trio.sleep(UPGRADE_RETRY_S if number else UPGRADE_RETRY_FIRST_S)
         finally:
             self._under_way.discard(peer)
         self.done += has_direct(self._network, peer)
         self.failed += not has_direct(self._network, peer)
         await self.retire(peer)
+
+    async def _until_known(self) -> None:
+        """We take places at relays before we know where we are seen: who calls so soon waits, within reason."""
+        with trio.move_on_after(UPGRADE_TIMEOUT_S):
+            while not self._places().known:  # noqa: ASYNC110 -- a few times in the life of a node
+                await trio.sleep(UPGRADE_CROSS_S)
 
     async def retire(self, peer: NodeId) -> None:
         """End the relayed connections beside a direct one, once our streams are off them."""

@@ -109,6 +109,10 @@ AMOUNT_MAX = (1 << 63) // 10_000
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 REQUEST_TIMEOUT_S = 10.0
 DIAL_TIMEOUT_S = 5.0
+DIAL_STAGGER_S = 0.3
+"""Between the beginnings of two attempts to reach one node at different addresses."""
+DIAL_FAR_TIMEOUT_S = 1.5
+"""For an address of a private network that we are not in: where it is routed at all, it is near."""
 STREAM_IDLE_TIMEOUT_S = 30.0
 CONFIRM_TIMEOUT_S = 30.0
 
@@ -301,8 +305,8 @@ INEXACT_TOKENS_PPM = 10_000
 """Share of tokens that may be another than the prefill's best one, within the gap; one is always forgiven."""
 MODELS_OFFERED_MAX = 8
 """Models that one node announces."""
-OFFERS_LOOK_S = 2.0
-"""How often a node looks whether its offers have changed, to announce them at once."""
+OFFERS_LOOK_S = 1.0
+"""How often a node looks whether its offers or addresses have changed, to announce them at once."""
 FRAMING_TOKENS_MAX = 128
 """Tokens that a model's chat template adds to a prompt."""
 PROMPT_TOKEN_UNITS = 1
@@ -412,6 +416,10 @@ SURVEYS_MAX = 4
 """Times that a requester asks anew before it seats a committee, while registered nodes with low tickets turn up."""
 CLASSES_ASKED_MAX = 4
 """Classes that a requester looks at in one round of its search."""
+LOCATE_ASKED_MAX = 3
+"""Nodes of its cell that are asked where a node is, besides bootstrap nodes."""
+LOCATE_AGAIN_S = 10.0
+"""Before the same node is asked for again."""
 EXCHANGE_SHORT_S = 5.0
 """Between peer exchanges while connections are short."""
 EXCHANGE_INTERVAL_S = 60.0
@@ -562,6 +570,8 @@ UPGRADE_DIAL_S = 3.0
 UPGRADE_CROSS_S = 0.3
 """Between two calls that may cross the peer's."""
 UPGRADE_TRIES_MAX = 3
+UPGRADE_RETRY_FIRST_S = 5.0
+"""After the first attempt: the caller may not have known yet where it is."""
 UPGRADE_RETRY_S = 30.0
 UPGRADES_MAX = 8
 UPGRADE_ADDRESSES_MAX = 4

@@ -82,6 +82,8 @@ class NatWorld:
             self._in(where, f"ip addr add {address} dev {link}")
             self._in(where, f"ip link set {link} up")
         self._in(name, f"ip route add default via {network}.1")
+        # The internet swallows what is sent to private addresses: nobody says that there is nobody.
+        self._in(router, "ip route add blackhole default")
         self._in(router, "sysctl -qw net.ipv4.ip_forward=1")
         subprocess.run(
             ["ip", "netns", "exec", self._prefix + router, "nft", "-f", "-"],

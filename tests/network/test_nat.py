@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import trio
 
+from cyxnode.protocol.limits import DIAL_TIMEOUT_S
 from nat_world import NatWorld, peers, why_not
 
 pytestmark = pytest.mark.slow
@@ -62,6 +64,26 @@ async def test_a_node_behind_a_nat_is_reached_through_a_relay_and_then_directly(
         assert await home("ask", PUBLIC)
 
 
+async def test_a_node_behind_a_nat_has_places_at_relays_before_anybody_has_failed_to_call_it(world: NatWorld) -> None:
+    async with peers(world, **RELAYS, home=AT_HOME) as found:
+        await join(found, "home")
+        await found["home"].until("relays", 2)
+        assert await found["home"]("verdict") == "unknown", "it waited for its router to swallow a call"
+
+
+async def test_what_a_node_tells_of_its_own_network_keeps_nobody_waiting(world: NatWorld) -> None:
+    world.home("far", "11.0.0.20", "10.2.0", mapping="fully-random")
+    async with peers(world, **RELAYS, home=AT_HOME, far=FAR) as found:
+        await join(found, "home", "far")
+        home, far = found["home"], found["far"]
+        await home.until("relays", 2)
+        inside_first = sorted(await home("addresses"), key=lambda one: "/p2p-circuit/" in one)
+        assert inside_first[0].startswith("/ip4/10.1.0.2/")
+        await far("learn", HOME, inside_first)
+        with trio.fail_after(DIAL_TIMEOUT_S / 2):
+            assert await far("ask", HOME)
+
+
 async def test_two_nodes_behind_nats_that_keep_their_ports_meet_in_the_middle(world: NatWorld) -> None:
     world.home("far", "11.0.0.20", "10.2.0")
     async with peers(world, **RELAYS, home=AT_HOME, far=FAR) as found:
@@ -83,6 +105,7 @@ async def test_behind_a_nat_that_changes_ports_the_relay_stays(world: NatWorld) 
         home, far = found["home"], found["far"]
         await home.until("relays", 2)
         await far.until("relays", 2)
+        await far.until("verdict", "unreachable")
         assert (await far("standing"))["mapping"] == "changing"
         await far("learn", HOME, [one for one in await home("addresses") if "/p2p-circuit/" in one])
         assert await far("ask", HOME, 300_000)
