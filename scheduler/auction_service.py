@@ -7,7 +7,7 @@ with the time at which it arrived.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -164,10 +164,18 @@ class AuctionRun:
             self._shun()
             return
         log.info("committee seated", job=base58(self.job), seat=self.context.wire.me in account.committee)
+        if self.context.wire.me in account.committee:
+            self._look_for(account.committee)
         self.apply(machine.CommitteeSeated(account.committee, self._now()))
         for raw in self._early_certificates:
             self.certificate_seen(raw)
         self._early_certificates.clear()
+
+    def _look_for(self, parties: Iterable[NodeId]) -> None:
+        """Learn where the parties are that we shall have to talk to: those of other cells we have never heard."""
+        unknown = set(parties) - self.alive().keys() - self.context.wire.transport.connected()
+        if unknown:
+            self._start(self.context.wire.find, *sorted(unknown))
 
     def _shun(self) -> None:
         """Neither bid on nor serve the job. Its members say so at once: a requester that saw too little gets its money
@@ -240,6 +248,8 @@ class AuctionRun:
         self.apply(machine.Certified())
         self.finish()
         log.info("awarded", job=base58(self.job), winner=base58(certified.winner), price=certified.price)
+        if self.context.wire.me in self.terms.committee:
+            self._look_for([certified.winner])
         self.on_award(Awarded(self.announce, self.terms, certified, raw))
 
     def certificate_delivered(self, raw: bytes) -> None:

@@ -7,7 +7,7 @@ many to serve: who has another peer hangs up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .presence_service import PresenceService
 
 LONELY_S = 1.0
-"""Between exchanges while nobody is known."""
+"""Between exchanges while nobody is known, and at first while nobody can be reached."""
 
 
 @dataclass(slots=True)
@@ -37,6 +37,8 @@ class Connections:
 
     presence: PresenceService
     exchange: PeerExchange
+    hurry: trio.Event = field(default_factory=trio.Event)
+    """Set when the next round should not wait: we can be dialled elsewhere now."""
     _asked_at_s: float = float("-inf")
 
     async def reach(self, nodes: list[NodeId]) -> int:
@@ -52,6 +54,7 @@ class Connections:
     async def keep_connected(self) -> None:
         """Look for peers until cancelled."""
         self._recall()
+        pause_s = LONELY_S
         while True:
             idle_s = trio.current_time() - self._asked_at_s
             interval_s = SPLIT_HEAL_S if self.presence.split.state.troubled else EXCHANGE_INTERVAL_S
@@ -59,7 +62,13 @@ class Connections:
             if due or self._missing() or (not self.presence.kept and self._strangers()):
                 self._asked_at_s = trio.current_time()
                 await self._round(due)
-            await trio.sleep(self.presence.jittered(EXCHANGE_SHORT_S if self._kin() else LONELY_S))
+            # Who is connected with none of its kin looks again soon, then more seldom: they may tell new addresses.
+            met = bool(self.presence.wire.transport.connected() & self.kin())
+            pause_s = LONELY_S if not self.kin() else EXCHANGE_SHORT_S if met else min(EXCHANGE_SHORT_S, 2 * pause_s)
+            with trio.move_on_after(self.presence.jittered(pause_s)):
+                await self.hurry.wait()
+                pause_s = LONELY_S
+            self.hurry = trio.Event()
 
     @property
     def short(self) -> bool:
@@ -68,18 +77,18 @@ class Connections:
 
     def wants(self, node: NodeId) -> bool:
         """Whether a connection to `node` is of use beyond what it was opened for."""
-        return node in self.exchange.roots or (self.short and node in self._kin())
+        return node in self.exchange.roots or (self.short and node in self.kin())
 
     def _class(self) -> bytes:
         return self.presence.cell.execution_class if self.presence.cell is not None else b""
 
-    def _kin(self) -> set[NodeId]:
+    def kin(self) -> set[NodeId]:
         """Nodes that we want connections to: of our class; of any class for who offers nothing."""
         return self.exchange.candidates.of(self._class()) | self.presence.alive(self._class() or None).keys()
 
     def _neighbours(self) -> Neighbours:
         wire = self.presence.wire
-        return Neighbours(wire.me, self._kin(), wire.transport.connected(), self.presence.cell)
+        return Neighbours(wire.me, self.kin(), wire.transport.connected(), self.presence.cell)
 
     def _missing(self) -> bool:
         """Whether connections are short, for who has somewhere to begin."""
@@ -93,7 +102,7 @@ class Connections:
         """Connected nodes of our class that never answered us: they dialled us, and are not kept for our next life."""
         if self.presence.kept is None:
             return []
-        kept, near = self.presence.kept, self.presence.wire.transport.connected() & self._kin()
+        kept, near = self.presence.kept, self.presence.wire.transport.connected() & self.kin()
         return sorted(node for node in near if node not in kept)[:PEERS_WANTED]
 
     def _recall(self) -> None:
@@ -139,7 +148,8 @@ class Connections:
             await self.exchange.survey(max(sorted(set(seen)), key=seen.count))
 
     async def _dial(self, nodes: list[NodeId]) -> None:
+        """A round does not wait for the slowest: the next one knows more, and where they are by then."""
         own = self._class()
         async with trio.open_nursery() as nursery:
             for node in nodes[:PEERS_WANTED]:
-                nursery.start_soon(self.exchange.ask, node, own)
+                nursery.start_soon(self.exchange.ask, node, own, (), EXCHANGE_SHORT_S)

@@ -149,26 +149,29 @@ async def open_node(
         data.start()
         await nursery.start(market.run)
         await nursery.start(presence.run)
-        if models is not None:
-            nursery.start_soon(_tell_of_models, presence, models)
+        nursery.start_soon(_tell_of_changes, presence, context)
         log.info("node ready", node=base58(wire.me), stake=account.stake, addresses=wire.transport.addresses())
         yield Node(context, presence, market)
         nursery.cancel_scope.cancel()
 
 
-async def _tell_of_models(presence: PresenceService, models: Models) -> None:
-    """Gossip our record at once when other models are offered, or at other prices: requesters must not wait for
-    CAPABILITY_INTERVAL_MS, nor ask for what is gone."""
-    told = _sold(models)
+async def _tell_of_changes(presence: PresenceService, context: NodeContext) -> None:
+    """Gossip our record at once when we can be dialled elsewhere, or offer other models or prices: nobody must wait
+    for CAPABILITY_INTERVAL_MS to reach a node whose relay has just given it a place, nor ask for what is gone."""
+    told = _told(context)
     while True:
         await trio.sleep(OFFERS_LOOK_S)
-        if (now := _sold(models)) != told:
+        if (now := _told(context)) != told:
             told = now
             await presence.announce_capability()
+            presence.connections.hurry.set()
 
 
-def _sold(models: Models) -> frozenset[tuple[object, ...]]:
-    return frozenset((one.model, one.backend, one.prompt_rate, one.generated_rate, one.warm) for one in models.offers())
+def _told(context: NodeContext) -> tuple[object, ...]:
+    """What of our record may change while we run."""
+    offers = context.models.offers()
+    sold = frozenset((one.model, one.backend, one.prompt_rate, one.generated_rate, one.warm) for one in offers)
+    return context.wire.transport.addresses(), sold
 
 
 def capability_of(context: NodeContext, sequence: int, now_ms: int) -> Capability:

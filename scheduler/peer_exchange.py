@@ -123,6 +123,10 @@ class PeerExchange:
         self.candidates.hinted(node, execution_class)
         return True
 
+    def knows(self, node: NodeId) -> bool:
+        """Whether we have been told where `node` can be dialled."""
+        return node in self.candidates or node in self.presence.alive()
+
     def _opened(self, peer: NodeId, answer: PeersAnswer) -> dict[NodeId, Told]:
         """The records of an answer that we do not have byte for byte, by author."""
         wire, members = self.presence.wire, self.presence.state.members

@@ -37,6 +37,7 @@ from . import presence
 from .cells import Cell, cell_of, coarser
 from .connections import Connections
 from .known_peers import KnownPeers
+from .locating import Locator
 from .peer_exchange import PeerExchange
 from .split_service import SplitWatch
 from .wire import PEERS, Wire
@@ -98,6 +99,7 @@ class PresenceService:
     def __post_init__(self) -> None:
         self.exchange, self.split = PeerExchange(self), SplitWatch(self)
         self.connections = Connections(self, self.exchange)
+        self.wire.seek = Locator(self).find
         if self.offer is None:
             self.state = presence.Presence(forget_after_ms=OBSERVER_FORGETS_MS)
 
@@ -275,7 +277,8 @@ class PresenceService:
         for pause_s in NEWCOMER_PAUSES_S:
             # What was said before there were connections nobody has heard, nor whoever came a moment later than we.
             await trio.sleep(self.jittered(pause_s))
-            await self._say(self.fresh_record(), self._make_heartbeat())
+            self._make_record()
+            await self._say(self.own_record, self._make_heartbeat())
         due_s = self._record_due_s()
         while True:
             await trio.sleep(self.jittered(HEARTBEAT_INTERVAL_MS / 1000))

@@ -33,6 +33,8 @@ M = TypeVar("M", bound=msgspec.Struct)
 NOT_YET = "not yet: "
 RETRY_FIRST_S = 0.05
 RETRY_LAST_S = 1.0
+PEERS_PATIENCE_S = 1.0
+"""A peer exchange that has failed after longer is not tried again; one over a connection that had just ended is."""
 
 SPEC, START, CLAIM, RESULT = "/cyx/1/spec", "/cyx/1/start", "/cyx/1/claim", "/cyx/1/result"
 TALLY, PROPOSAL = "/cyx/1/tally", "/cyx/1/proposal"
@@ -52,6 +54,8 @@ class Wire:
     genesis: bytes
     clock: Clock
     opener: Opener = open_any
+    seek: Callable[[NodeId], Awaitable[None]] | None = None
+    """Finds out where a node can be dialled; None for who knows nobody to ask."""
     _posted: dict[str, list[bytes]] = field(default_factory=dict)
     """Records that wait for others of their topic."""
 
@@ -100,18 +104,33 @@ class Wire:
         self.transport.serve(protocol, answer)
 
     async def deliver(self, node: NodeId, protocol: str, raw: bytes, *, within_s: float = REQUEST_TIMEOUT_S) -> bytes:
-        """Hand an envelope to a peer, trying again while it is unreachable or not ready."""
-        deadline, pause_s = trio.current_time() + within_s, RETRY_FIRST_S
+        """Hand an envelope to a peer, trying again while it is unreachable or not ready. Whoever cannot be reached is
+        looked for once."""
+        deadline, pause_s, sought = trio.current_time() + within_s, RETRY_FIRST_S, protocol == PEERS
         while True:
             left = deadline - trio.current_time()
             try:
                 return await self.transport.request(node, protocol, raw, timeout_s=max(0.05, left))
             except (Refusal, PeerUnreachable) as error:
                 early = isinstance(error, PeerUnreachable) or str(error).startswith(NOT_YET)
+                if protocol == PEERS and deadline - trio.current_time() < within_s - PEERS_PATIENCE_S:
+                    early = False  # nobody is waited for who may be gone: exchanges come again
                 if not early or trio.current_time() + pause_s >= deadline:
                     raise
-                await trio.sleep(pause_s)
+                if isinstance(error, PeerUnreachable) and not sought:
+                    sought = True
+                    with trio.move_on_at(deadline):
+                        await self.find(node)
+                else:
+                    await trio.sleep(pause_s)
                 pause_s = min(RETRY_LAST_S, 2 * pause_s)
+
+    async def find(self, *nodes: NodeId) -> None:
+        """Look for nodes that we shall have to talk to, at once."""
+        if self.seek is not None:
+            async with trio.open_nursery() as nursery:
+                for node in nodes:
+                    nursery.start_soon(self.seek, node)
 
     async def ask(
         self,

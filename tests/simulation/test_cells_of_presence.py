@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
 
 from cyxnode.executor.simulated import SimulatedRunner
+from cyxnode.protocol.limits import OFFERS_LOOK_S
 from cyxnode.protocol.units import NodeId
-from cyxnode.scheduler import cells
+from cyxnode.scheduler import cells, peer_answers
 from cyxnode.scheduler.job import JobPhase
 from market_world import World, open_world, run_job
 
@@ -86,6 +89,37 @@ async def test_shards_part_without_a_death(autojump_clock: object, small_cells: 
             assert cell is not None
             mates = {one for one in world.nodes if cells.shard_of(one, cell.shards) == cell.shard} - {name}
             assert set(node.presence.alive()) == mates
+
+
+async def test_a_node_that_can_be_dialled_elsewhere_says_so_at_once(autojump_clock: object) -> None:
+    async with open_world() as world:
+        await world.add_nodes(5)
+        await trio.sleep(60)
+        moved, *others = world.nodes.values()
+        transport: Any = moved.context.wire.transport
+        transport.address = replace(transport.address, host="10.9.9.9")
+        await trio.sleep(2 * OFFERS_LOOK_S)
+        for node in others:
+            assert node.presence.alive()[moved.context.wire.me].addresses == transport.addresses()
+
+
+async def test_the_parties_of_a_job_find_one_another_in_a_class_of_many_cells(
+    autojump_clock: object, small_cells: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members and winner come from all cells; nobody hears more than its own, and an answer holds little more."""
+    monkeypatch.setattr(peer_answers, "ANSWER_NODES_MAX", 5)
+    async with open_world(2) as world:
+        await world.add_nodes(24)
+        for node in list(world.nodes):
+            world.kill(node)
+        await trio.sleep(60)
+        await world.add_nodes(24)
+        requester = await world.add_requester()
+        await trio.sleep(20)
+        assert {node.presence.cell.shards for node in world.nodes.values() if node.presence.cell} == {8}
+        for _ in range(4):
+            result = await run_job(requester)
+            assert result.phase is JobPhase.SETTLED, result.reason
 
 
 async def test_an_idle_hour_costs_few_messages(autojump_clock: object) -> None:
