@@ -86,6 +86,11 @@ NONCES_DRAWN = 16
 SETTLEMENTS_MAX = 8
 """Settlements of one job: the last one has to end it."""
 BIDS_MAX = 48
+"""Bids in one certificate."""
+TALLIED_MAX = 40
+"""Bids in a member's tally, the cheapest: members that miss some of them still fit one certificate."""
+COMMITS_MAX = 512
+"""Sealed bids of one job that a node remembers."""
 JOBS_OPEN_MAX = 256
 PEERS_KNOWN_MAX = 4096
 PEERS_CONNECTED_MAX = 64

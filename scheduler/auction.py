@@ -5,6 +5,7 @@ Rule 2: a reveal counts if it opens a commit that was seen in time; a committee 
 no order: a reveal that overtook its commit waits for it.
 Rule 3: when reveals are complete, or their window ends, a member sends its tally to the round's leader, the member
 with rank `round mod k`; the leader proposes, members vote once per round, m votes are the certificate.
+Where more bid than a certificate holds, all tally the TALLIED_MAX cheapest: first come would be others at each member.
 Rule 4: after ROUNDS_MAX rounds without a certificate the job is unsold.
 Pure: time and randomness are arguments; a useless or late stimulus changes nothing.
 """
@@ -17,7 +18,7 @@ from enum import Enum, auto
 
 from ..protocol.award import Award
 from ..protocol.hashing import bid_commitment, bid_digest
-from ..protocol.limits import BID_MAX_BYTES, BIDS_MAX, ROUNDS_MAX
+from ..protocol.limits import BID_MAX_BYTES, BIDS_MAX, COMMITS_MAX, COMMITTEE_MAX, ROUNDS_MAX, TALLIED_MAX
 from ..protocol.units import JobId, NodeId
 from .auction_events import Certified as Certified
 from .auction_events import CommitSeen as CommitSeen
@@ -94,6 +95,8 @@ class Auction:
     commits: Mapping[NodeId, bytes] = field(default_factory=dict)
     declined: frozenset[NodeId] = frozenset()
     reveals: Mapping[NodeId, Reveal] = field(default_factory=dict)
+    outbid: frozenset[NodeId] = frozenset()
+    """Whose reveals were seen, and are too dear to be tallied."""
     early_reveals: Mapping[NodeId, RevealSeen] = field(default_factory=dict)
     tallies: Mapping[NodeId, bytes] = field(default_factory=dict)
     own_tally: tuple[bytes, ...] = ()
@@ -208,7 +211,12 @@ def judge_proposal(auction: Auction, leader: NodeId, award: Award) -> tuple[Auct
 
 def _on_commit(auction: Auction, bidder: NodeId, commitment: bytes, now_ms: int) -> Step:
     late = now_ms > auction.opened_at_ms + auction.terms.commit_ms
-    if auction.phase is not Phase.COMMITTING or late or bidder in auction.commits or len(auction.commits) >= BIDS_MAX:
+    if (
+        auction.phase is not Phase.COMMITTING
+        or late
+        or bidder in auction.commits
+        or len(auction.commits) >= COMMITS_MAX
+    ):
         return auction, []
     auction = replace(auction, commits={**auction.commits, bidder: commitment})
     early = auction.early_reveals.get(bidder)
@@ -235,7 +243,9 @@ def _close_commits(auction: Auction, now_ms: int) -> Step:
 
 def _on_reveal(auction: Auction, seen: RevealSeen) -> Step:
     terms = auction.terms
-    if auction.phase not in (Phase.COMMITTING, Phase.REVEALING) or seen.bidder in auction.reveals:
+    if auction.phase not in (Phase.COMMITTING, Phase.REVEALING) or (
+        seen.bidder in auction.reveals or seen.bidder in auction.outbid
+    ):
         return auction, []
     if len(seen.bid) > BID_MAX_BYTES:
         return auction, []
@@ -248,15 +258,29 @@ def _on_reveal(auction: Auction, seen: RevealSeen) -> Step:
         return auction, []
     if seen.bidder in auction.committee:
         return auction, []
-    reveal = Reveal(bid_digest(terms.job, seen.bidder, seen.bid), seen.raw)
-    auction = replace(auction, reveals={**auction.reveals, seen.bidder: reveal})
+    reveal = Reveal(bid_digest(terms.job, seen.bidder, seen.bid), seen.raw, seen.price)
+    auction = _without_the_dearest(replace(auction, reveals={**auction.reveals, seen.bidder: reveal}))
     return _close_reveals_if_complete(auction, seen.now_ms)
+
+
+def _cheapest(reveals: Mapping[NodeId, Reveal]) -> list[NodeId]:
+    """Bidders, the lowest price first: the same for all who saw the same bids, in whatever order they came."""
+    return sorted(reveals, key=lambda bidder: (reveals[bidder].price, reveals[bidder].digest))
+
+
+def _without_the_dearest(auction: Auction) -> Auction:
+    """As many reveals as can be tallied; and one more for each seat, since a member's own bid is void."""
+    if len(auction.reveals) <= TALLIED_MAX + COMMITTEE_MAX:
+        return auction
+    dearest = _cheapest(auction.reveals)[-1]
+    kept = {bidder: reveal for bidder, reveal in auction.reveals.items() if bidder != dearest}
+    return replace(auction, reveals=kept, outbid=auction.outbid | {dearest})
 
 
 def _close_reveals_if_complete(auction: Auction, now_ms: int) -> Step:
     if auction.phase is not Phase.REVEALING or not auction.committee:
         return auction, []
-    waiting = auction.commits.keys() - auction.reveals.keys() - set(auction.committee)
+    waiting = auction.commits.keys() - auction.reveals.keys() - auction.outbid - set(auction.committee)
     return (auction, []) if waiting else _close_reveals(auction, now_ms)
 
 
@@ -268,7 +292,8 @@ def _close_reveals(auction: Auction, now_ms: int) -> Step:
 def _start_rounds(auction: Auction, now_ms: int) -> Step:
     if not auction.seated:
         return auction, []
-    own_tally = tuple(sorted(reveal.digest for reveal in auction.reveals.values()))
+    tallied = _cheapest(auction.reveals)[:TALLIED_MAX]
+    own_tally = tuple(sorted(auction.reveals[bidder].digest for bidder in tallied))
     auction = replace(auction, phase=Phase.ROUNDS, own_tally=own_tally, round=0, round_started_ms=now_ms)
     auction, more = _propose_if_ready(auction, now_ms)
     return auction, [SendTally(auction.leader(0), own_tally), *more]

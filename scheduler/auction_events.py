@@ -10,10 +10,11 @@ from ..protocol.units import NodeId
 
 @dataclass(frozen=True, slots=True)
 class Reveal:
-    """A bid that opened its commit. `raw` is the signed envelope."""
+    """A bid that opened its commit, with its price. `raw` is the signed envelope."""
 
     digest: bytes
     raw: bytes
+    price: int
 
 
 @dataclass(frozen=True, slots=True)

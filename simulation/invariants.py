@@ -22,8 +22,8 @@ from ..ledger.escrow_layout import JOB_BYTES, JOB_TAG, NODE_BYTES, NODE_TAG, TOK
 from ..ledger.history import TransactionRecord
 from ..ledger.token import read_mint, read_token_account
 from ..protocol.limits import (
-    BIDS_MAX,
     CLOCK_TRUST_MS,
+    COMMITS_MAX,
     DEAD_AFTER_MS,
     EARLY_MESSAGES_MAX,
     GOSSIP_QUEUE_MAX,
@@ -198,7 +198,7 @@ def queues(peer: Peer) -> dict[str, tuple[int, int]]:
         "refused jobs": (len(rooms._refused), JOBS_REFUSED_MAX),
         "early messages": (max((len(one._early) for one in auctions), default=0), EARLY_MESSAGES_MAX),
         "early certificates": (max((len(one._early_certificates) for one in auctions), default=0), len(QUORUMS)),
-        "bids": (max((len(one.state.commits) for one in auctions if one.state), default=0), BIDS_MAX),
+        "bids": (max((len(one.state.commits) for one in auctions if one.state), default=0), COMMITS_MAX),
         "queued gossip": (max(waiting, default=0), GOSSIP_QUEUE_MAX),
         "inbound streams": (streams.total(), INBOUND_STREAMS_MAX),
         "inbound streams of one peer": (max(streams.values(), default=0), STREAMS_PER_PEER_MAX),

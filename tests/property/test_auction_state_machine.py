@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from cyxnode.protocol.award import Award
 from cyxnode.protocol.hashing import bid_commitment
-from cyxnode.protocol.limits import BID_MAX_BYTES, BIDS_MAX, ROUNDS_MAX
+from cyxnode.protocol.limits import BID_MAX_BYTES, COMMITS_MAX, ROUNDS_MAX
 from cyxnode.protocol.messages import Tally
 from cyxnode.protocol.scoring import Candidate
 from cyxnode.protocol.units import JobId, NodeId
@@ -131,7 +131,7 @@ class Auctions(RuleBasedStateMachine):
         if not hasattr(self, "auction"):
             return
         assert not self.late & self.auction.commits.keys()
-        assert len(self.auction.commits) <= BIDS_MAX
+        assert len(self.auction.commits) <= COMMITS_MAX
         assert self.auction.reveals.keys() <= self.auction.commits.keys()
         assert not self.auction.reveals.keys() & set(self.auction.committee)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cyxnode.protocol.award import Award
-from cyxnode.protocol.hashing import bid_commitment
-from cyxnode.protocol.limits import BID_MAX_BYTES, BIDS_MAX, ROUNDS_MAX
+from cyxnode.protocol.hashing import bid_commitment, bid_digest
+from cyxnode.protocol.limits import BID_MAX_BYTES, BIDS_MAX, COMMITS_MAX, COMMITTEE_MAX, ROUNDS_MAX, TALLIED_MAX
 from cyxnode.protocol.messages import Tally
 from cyxnode.protocol.scoring import Candidate
 from cyxnode.protocol.units import JobId, NodeId
@@ -84,8 +84,26 @@ def test_the_first_commit_of_a_bidder_stands() -> None:
 
 
 def test_commits_are_bounded() -> None:
-    auction, _ = feed(opened()[0], *(commit(NodeId(n.to_bytes(32, "big"))) for n in range(1000, 1000 + 2 * BIDS_MAX)))
-    assert len(auction.commits) == BIDS_MAX
+    auction, _ = feed(
+        opened()[0], *(commit(NodeId(n.to_bytes(32, "big"))) for n in range(1000, 1000 + 2 * COMMITS_MAX))
+    )
+    assert len(auction.commits) == COMMITS_MAX
+
+
+def test_members_that_hear_many_bids_in_any_order_tally_the_same_cheapest() -> None:
+    bidders = [NodeId(n.to_bytes(32, "big")) for n in range(1000, 1000 + 2 * BIDS_MAX)]
+    prices = {bidder: 5 + number % 60 for number, bidder in enumerate(bidders)}
+    members = []
+    for order in (bidders, bidders[::-1], bidders[BIDS_MAX:] + bidders[:BIDS_MAX]):
+        auction, _ = feed(opened(own=False)[0], *map(commit, order), machine.TimePassed(250))
+        auction, _ = feed(auction, *(reveal(bidder, 260, price=prices[bidder]) for bidder in order))
+        assert len(auction.reveals) <= TALLIED_MAX + COMMITTEE_MAX
+        auction, _ = feed(auction, machine.CommitteeSeated((ME, bidders[0], D), 270))
+        assert auction.phase is Phase.ROUNDS, "it waited for a bid that it had dropped"
+        members.append(auction.own_tally)
+    assert members[0] == members[1] == members[2]
+    counted = sorted(bidders[1:], key=lambda one: (prices[one], bid_digest(JOB, one, b"bid")))[:TALLIED_MAX]
+    assert members[0] == tuple(sorted(bid_digest(JOB, one, b"bid") for one in counted))
 
 
 def test_reveals_that_do_not_count() -> None:
