@@ -104,9 +104,9 @@ class Wire:
         self.transport.serve(protocol, answer)
 
     async def deliver(self, node: NodeId, protocol: str, raw: bytes, *, within_s: float = REQUEST_TIMEOUT_S) -> bytes:
-        """Hand an envelope to a peer, trying again while it is unreachable or not ready. Whoever cannot be reached is
-        looked for once."""
-        deadline, pause_s, sought = trio.current_time() + within_s, RETRY_FIRST_S, protocol == PEERS
+        """Hand an envelope to a peer, trying again while it is unreachable or not ready. Whoever cannot be reached the
+        second time, when it was not a connection that had just ended, is looked for once."""
+        deadline, pause_s, failures = trio.current_time() + within_s, RETRY_FIRST_S, 0
         while True:
             left = deadline - trio.current_time()
             try:
@@ -117,8 +117,8 @@ class Wire:
                     early = False  # nobody is waited for who may be gone: exchanges come again
                 if not early or trio.current_time() + pause_s >= deadline:
                     raise
-                if isinstance(error, PeerUnreachable) and not sought:
-                    sought = True
+                failures += isinstance(error, PeerUnreachable)
+                if failures == 2 and isinstance(error, PeerUnreachable) and protocol != PEERS:
                     with trio.move_on_at(deadline):
                         await self.find(node)
                 else:

@@ -75,7 +75,8 @@ async def test_who_joins_after_a_death_buries_the_dead_with_the_others(autojump_
 async def test_the_dead_are_known_to_be_silent_as_soon_as_one_is_told(autojump_clock: object) -> None:
     async with open_world() as world:
         dead = await killed_node(world)
-        await trio.sleep(24)
+        witness = world.nodes[world.key("a").node_id].presence
+        await trio.sleep_until(witness.state.members[dead].seen_at_ms / 1000 + 24)
         late = await world.add_node("late")
         await trio.sleep(2)
         assert late.presence.state.members[dead].liveness is Liveness.SUSPECT
