@@ -20,6 +20,7 @@ from ..protocol.errors import ChainRejected, CyxError
 from ..protocol.inference import Answers
 from ..protocol.limits import PEERS_CONNECTED_MAX, TOKENS_TEXT_MAX_CHARS
 from ..protocol.messages import JobAnnounce, Tokens
+from ..protocol.units import NodeId, base58
 from ..protocol.validation import market_topic
 from .data_service import DataService
 from .job import JobEvent, JobPhase
@@ -132,7 +133,30 @@ class JobRun:
                 record.stage("announced", topic)
             await trio.sleep(ANNOUNCE_AGAIN_S if number < ANNOUNCES_QUICK else ANNOUNCE_LATER_S)
             if listener.heard:
-                return
+                break
+        await self._tell_members()
+
+    async def _tell_members(self) -> None:
+        """Once the market has heard, tell the committee by hand until all of it listens: members that were cut off when
+        the job was announced know nothing of it, and could not even end it."""
+        record = self.record
+        while record.terms is None or record.announce is None:
+            await record.changed.wait()
+        untold = set(record.terms.committee)
+
+        async def tell(member: NodeId, raw: bytes) -> None:
+            try:
+                await self.wire.deliver(member, ANNOUNCE, raw, within_s=ANNOUNCE_LATER_S / 2)
+                untold.discard(member)
+            except CyxError as error:
+                log.info("member not told yet", peer=base58(member), cause=str(error))
+
+        while untold:
+            raw = self._dated_now(record.announce).raw
+            async with plain_nursery() as nursery:
+                for member in sorted(untold):
+                    nursery.start_soon(tell, member, raw)
+            await trio.sleep(ANNOUNCE_LATER_S / 2)
 
     def _dated_now(self, announce: Signed[JobAnnounce]) -> Signed[JobAnnounce]:
         """The same announce with a fresh date: nobody follows one that is older than CLOCK_SKEW_MS."""

@@ -147,3 +147,22 @@ async def test_nodes_that_start_together_soon_know_one_another(autojump_clock: o
         await trio.sleep(4)
         views = [len(node.presence.alive()) for node in world.nodes.values()]
         assert views == [49] * 50
+
+
+async def test_members_that_never_heard_of_their_job_end_it_once_they_can_be_reached(autojump_clock: object) -> None:
+    """Seated while the network was split and nobody had noticed yet."""
+    async with open_world(3) as world:
+        await world.add_nodes(10)
+        requester = await world.add_requester()
+        await trio.sleep(20)
+        near = {requester.wire.me, *sorted(world.nodes)[:2]}
+        world.network.partition([near, world.nodes.keys() - near])
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def heal() -> None:
+                await trio.sleep(12)
+                world.network.heal()
+
+            result = await run_job(requester, work_seconds=120)
+        assert result.phase is JobPhase.UNSOLD, result.reason
