@@ -136,6 +136,10 @@ class CertifiedAward:
     price: int
     nonce_commitments: dict[NodeId, bytes]
 
+    def rank_of(self, node: bytes) -> int:
+        """A node's place in the ranking, from 0; -1 when it made no bid that counted."""
+        return next((rank for rank, one in enumerate(self.award.ranking) if one.bidder == node), -1)
+
 
 def check_certificate(terms: JobTerms, certificate: AwardCertificate) -> CertifiedAward:
     """Verify a certificate from first principles; RemoteError names the part that fails."""

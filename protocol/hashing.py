@@ -87,6 +87,13 @@ def award_digest(job: JobId, proposal: bytes, ranking: list[bytes], price: int) 
     ).digest()
 
 
+def handover_digest(job: JobId, award: bytes, rank: int, from_leaf: int, successor: bytes, price: int) -> bytes:
+    """Digest of a hand-over under the award with digest `award`: who works from leaf `from_leaf` on, at what price."""
+    return sha256(
+        b"cyx/handover" + job + award + struct.pack("<BI", rank, from_leaf) + successor + struct.pack("<Q", price)
+    ).digest()
+
+
 def membership_digest(nodes: Iterable[bytes]) -> bytes:
     """Who is heard in a cell, whatever the order; a heartbeat's author counts itself."""
     return sha256(b"cyx/members" + b"".join(sorted(nodes))).digest()

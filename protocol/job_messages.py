@@ -10,6 +10,8 @@ from .fields import Amount, Count, Evidence, Message, Micro, Millis, Ppm, Sig, T
 from .limits import (
     ANSWERS_MAX_BYTES,
     COMMITTEE_MAX,
+    HANDOVER_ROUNDS_MAX,
+    HANDOVERS_MAX,
     PROMPTS_MAX,
     SEGMENTS_MAX,
     SETTLE_ROUNDS_MAX,
@@ -27,6 +29,8 @@ class SpecRequest(Message, frozen=True):
     job: Bytes32
     certificate: Evidence
     """The AwardCertificate envelope, so that the requester learns of the award at the latest now."""
+    handover: Evidence = b""
+    """Of a worker that took over: the HandoverCertificate envelope."""
 
 
 class StartNotice(Message, frozen=True):
@@ -186,6 +190,24 @@ class SettleVote(Message, frozen=True):
     signature: Sig
 
 
+class HandoverProposal(Message, frozen=True):
+    """The leader asks for signatures under a hand-over; `digest` is `hashing.handover_digest`, equal in all rounds."""
+
+    job: Bytes32
+    rank: Annotated[int, Meta(ge=1, le=HANDOVERS_MAX)]
+    round: Annotated[int, Meta(ge=0, lt=HANDOVER_ROUNDS_MAX)]
+    digest: Bytes32
+
+
+class HandoverVote(Message, frozen=True):
+    """A member's signature over the 40 bytes of a hand-over."""
+
+    job: Bytes32
+    rank: Annotated[int, Meta(ge=1, le=HANDOVERS_MAX)]
+    round: Annotated[int, Meta(ge=0, lt=HANDOVER_ROUNDS_MAX)]
+    signature: Sig
+
+
 class BlobRequest(Message, frozen=True):
     """Ask for a blob by CID, or, with an empty `cid`, for the state of `job` at segment end `state`."""
 
@@ -214,8 +236,10 @@ class ResultRequest(Message, frozen=True):
 
 
 class ResultAnswer(Message, frozen=True):
-    """The envelopes of the AwardCertificate and of the claim, as their authors signed them."""
+    """The envelopes of the AwardCertificate, of the claim, and of the HandoverCertificate to its author if that took
+    over, as they were signed."""
 
     job: Bytes32
     certificate: Evidence
     claim: Evidence
+    handover: Evidence = b""

@@ -52,6 +52,12 @@ ROUND_MS = 500
 ROUNDS_MAX = 3
 SEAT_DEADLINE_SLOTS = 400
 START_LEASE_MS = 3_000
+HANDOVERS_MAX = 3
+"""How often one job may go to the next in its award's ranking."""
+HANDOVER_ROUND_MS = 2_000
+HANDOVER_ROUNDS_MAX = 12
+"""Rounds in which a committee looks for the votes of one hand-over: together longer than its members notice a death
+apart."""
 CLASS_WAIT_MS = 60_000
 
 # verification (milliseconds unless named otherwise)

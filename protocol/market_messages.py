@@ -13,6 +13,8 @@ from .limits import (
     COMMITTEE_MAX,
     DATASETS_MAX,
     GENERATED_TOKEN_UNITS,
+    HANDOVER_ROUNDS_MAX,
+    HANDOVERS_MAX,
     MICRO,
     PRICE_PER_SEAT_MIN,
     PROMPT_TOKEN_UNITS,
@@ -214,6 +216,22 @@ class AwardCertificate(Message, frozen=True):
     winner: Bytes32
     price: Amount
     votes: Annotated[tuple[Evidence, ...], Meta(max_length=COMMITTEE_MAX)]
+
+
+class HandoverCertificate(Message, frozen=True):
+    """Another node takes over: the one at `rank` of the ranking of the award with digest `award`, at its own price. At
+    least m quorum signatures cover `hashing.handover_digest`; `reason` is what its leader says of the one before."""
+
+    job: Bytes32
+    award: Bytes32
+    rank: Annotated[int, Meta(ge=1, le=HANDOVERS_MAX)]
+    from_leaf: Annotated[int, Meta(ge=0, le=SEGMENTS_MAX)]
+    """Work before it would be another's; 0 in this version: the successor begins anew."""
+    successor: Bytes32
+    price: Amount
+    round: Annotated[int, Meta(ge=0, lt=HANDOVER_ROUNDS_MAX)]
+    signatures: Annotated[tuple[tuple[Bytes32, Sig], ...], Meta(max_length=COMMITTEE_MAX)]
+    reason: Text
 
 
 class Outcome(Message, frozen=True):

@@ -1,7 +1,8 @@
 """Every message of the wire, as immutable types that cannot exist invalid (DESIGN 4 to 7), and their names there.
 
-Gossip: Heartbeat, Capability, JobAnnounce, Decline, BidCommit, BidReveal, AwardCertificate, Outcome, JobStatus. All
-others go between two peers. `presence_messages`, `market_messages` and `job_messages` define them.
+Gossip: Heartbeat, Capability, JobAnnounce, Decline, BidCommit, BidReveal, AwardCertificate, HandoverCertificate,
+Outcome, JobStatus. All others go between two peers. `presence_messages`, `market_messages` and `job_messages` define
+them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from .fields import Message as Message
 from .job_messages import BlobHeader as BlobHeader
 from .job_messages import BlobRequest as BlobRequest
 from .job_messages import Claim as Claim
+from .job_messages import HandoverProposal as HandoverProposal
+from .job_messages import HandoverVote as HandoverVote
 from .job_messages import InferenceClaim as InferenceClaim
 from .job_messages import Opening as Opening
 from .job_messages import OpenRequest as OpenRequest
@@ -37,6 +40,7 @@ from .market_messages import BidderRecord as BidderRecord
 from .market_messages import BidReveal as BidReveal
 from .market_messages import Decline as Decline
 from .market_messages import DeclineReason as DeclineReason
+from .market_messages import HandoverCertificate as HandoverCertificate
 from .market_messages import InferTerms as InferTerms
 from .market_messages import JobAnnounce as JobAnnounce
 from .market_messages import JobStatus as JobStatus
@@ -54,9 +58,10 @@ from .presence_messages import PeersRequest as PeersRequest
 
 _ALL: tuple[type[Message], ...] = (
     Heartbeat, Capability, PeersRequest, PeersAnswer, JobAnnounce, Decline, BidCommit, BidReveal, Tally, Proposal,
-    AwardVote, AwardCertificate, Outcome, JobStatus, SpecRequest, SpecAnswer, StartNotice, Progress, TokensRequest,
-    Tokens, ResultClaim, InferenceClaim, VerdictCommit, OpenRequest, Opening, VerdictReveal, SettleProposal, SettleVote,
-    BlobRequest, ResultRequest, ResultAnswer,
+    AwardVote, AwardCertificate, HandoverCertificate, Outcome, JobStatus, SpecRequest, SpecAnswer, StartNotice,
+    Progress, TokensRequest, Tokens, ResultClaim, InferenceClaim, VerdictCommit, OpenRequest, Opening, VerdictReveal,
+    HandoverProposal, HandoverVote, SettleProposal, SettleVote, BlobRequest,
+    ResultRequest, ResultAnswer,
 )  # fmt: skip
 KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in _ALL}
 """Kind name on the wire -> message type. Everything here travels in a signed envelope."""

@@ -19,6 +19,7 @@ from .messages import (
     BidReveal,
     Capability,
     Decline,
+    HandoverCertificate,
     Heartbeat,
     JobAnnounce,
     JobStatus,
@@ -29,7 +30,9 @@ from .ports import GossipVerdict
 from .units import NodeId
 
 PRESENCE_KINDS: tuple[type[Message], ...] = (Heartbeat, Capability)
-MARKET_KINDS: tuple[type[Message], ...] = (JobAnnounce, Decline, BidCommit, BidReveal, AwardCertificate, Outcome)
+MARKET_KINDS: tuple[type[Message], ...] = (
+    JobAnnounce, Decline, BidCommit, BidReveal, AwardCertificate, HandoverCertificate, Outcome,
+)  # fmt: skip
 STATUS_KINDS: tuple[type[Message], ...] = (JobStatus,)
 
 CheckedRecord = tuple[GossipVerdict, Signed[msgspec.Struct] | None, str]

@@ -39,6 +39,7 @@ PEERS_PATIENCE_S = 1.0
 SPEC, START, CLAIM, RESULT = "/cyx/1/spec", "/cyx/1/start", "/cyx/1/claim", "/cyx/1/result"
 TALLY, PROPOSAL = "/cyx/1/tally", "/cyx/1/proposal"
 ANNOUNCE, CERTIFICATE, OUTCOME = "/cyx/1/announce", "/cyx/1/certificate", "/cyx/1/outcome"
+HANDOVER, HANDED_OVER = "/cyx/1/handover", "/cyx/1/handed-over"
 COMMIT, OPEN, REVEAL, SETTLE = "/cyx/1/verdict-commit", "/cyx/1/open", "/cyx/1/verdict-reveal", "/cyx/1/settle"
 PEERS, BLOB, PROGRESS, TOKENS = "/cyx/1/peers", "/cyx/1/blob", "/cyx/1/progress", "/cyx/1/tokens"
 

@@ -29,6 +29,8 @@ TRAVELS: dict[str, str] = {
     "Proposal": f"request `{wire.PROPOSAL}`, leader to member",
     "AwardVote": f"answer to `{wire.PROPOSAL}`",
     "AwardCertificate": f"{MARKET}; request `{wire.CERTIFICATE}`, leader to winner, requester and members",
+    "HandoverCertificate": f"{MARKET}; request `{wire.HANDED_OVER}`, leader to requester, members and both workers, "
+    "successor to requester and members; inside SpecRequest",
     "Outcome": f"{MARKET}; request `{wire.OUTCOME}`, leader to requester, worker and members",
     "JobStatus": JOBS,
     "SpecRequest": f"request `{wire.SPEC}`, winner or member to requester, else each to the other",
@@ -45,6 +47,8 @@ TRAVELS: dict[str, str] = {
     "OpenRequest": f"request `{wire.OPEN}`, member to winner",
     "Opening": f"answer to `{wire.OPEN}`",
     "VerdictReveal": f"request `{wire.REVEAL}`, member to members",
+    "HandoverProposal": f"request `{wire.HANDOVER}`, leader to member",
+    "HandoverVote": f"answer to `{wire.HANDOVER}`",
     "SettleProposal": f"request `{wire.SETTLE}`, leader to member",
     "SettleVote": f"answer to `{wire.SETTLE}`",
     "BlobRequest": f"stream `{wire.BLOB}`, first frame of the asker, without an envelope",

@@ -18,6 +18,9 @@ from cyxnode.protocol.messages import (
     Capability,
     Decline,
     DeclineReason,
+    HandoverCertificate,
+    HandoverProposal,
+    HandoverVote,
     Heartbeat,
     InferenceClaim,
     InferTerms,
@@ -109,6 +112,10 @@ MESSAGES: tuple[Message, ...] = (
     PROPOSAL,
     AwardVote(job=JOB, round=1, digest=run(12), signature=run(13, 64), nonce_commitment=run(14)),
     AwardCertificate(job=JOB, proposal=codec.encode(PROPOSAL), winner=NODE, price=1_500_000, votes=(b"vote",)),
+    HandoverCertificate(
+        job=JOB, award=run(12), rank=1, from_leaf=0, successor=NODE, price=1_750_000, round=1,
+        signatures=((NODE, run(30, 64)),), reason="the worker's heartbeats stopped",
+    ),
     Outcome(
         job=JOB, verdict=1, worker=NODE, price=1_500_000, units=128, result_hash=run(15), fee_mask=0b101, round=0,
         signatures=((NODE, run(16, 64)),), transaction="5" * 88, reason="",
@@ -117,10 +124,10 @@ MESSAGES: tuple[Message, ...] = (
         job=JOB, sequence=4, sent_at_ms=NOW_MS, state="running", progress_ppm=500_000, epoch=3, loss_micro=-1,
         accuracy_micro=970_000,
     ),
-    SpecRequest(job=JOB, certificate=b"certificate"),
+    SpecRequest(job=JOB, certificate=b"certificate", handover=b"handover"),
     SpecAnswer(spec=b"spec"),
     ResultRequest(job=JOB),
-    ResultAnswer(job=JOB, certificate=b"certificate", claim=b"claim"),
+    ResultAnswer(job=JOB, certificate=b"certificate", claim=b"claim", handover=b"handover"),
     StartNotice(job=JOB, started_at_ms=NOW_MS),
     Progress(
         job=JOB, sequence=5, progress_ppm=10_000, step=12, current_epoch=0, batch_loss_micro=2_302_585,
@@ -144,6 +151,8 @@ MESSAGES: tuple[Message, ...] = (
     OpenRequest(job=JOB, commits=(b"commit",)),
     Opening(job=JOB, secret=run(23), bits=bytes(8)),
     VerdictReveal(job=JOB, nonce=run(24), body=codec.encode(VERDICT)),
+    HandoverProposal(job=JOB, rank=1, round=1, digest=run(31)),
+    HandoverVote(job=JOB, rank=1, round=1, signature=run(30, 64)),
     SettleProposal(
         job=JOB, round=2, verdict=6, worker=NODE, price=1_500_000, units=0, result_hash=run(15), fee_mask=0, segment=7,
         replayed=run(27), reason="segment 7: other bits",

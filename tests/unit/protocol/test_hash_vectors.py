@@ -44,6 +44,7 @@ def current() -> dict[str, str]:
         "settle_digest.unsold": hashing.settle_digest(Verdict.UNSOLD, bytes(32), 0, 0, bytes(32), 0),
         "award_digest": hashing.award_digest(JOB, b"proposal", [run(1), run(2)], 1_234_567),
         "award_digest.empty": hashing.award_digest(JOB, b"", [], 0),
+        "handover_digest": hashing.handover_digest(JOB, RESULT, 1, 0, NODE, 1_234_567),
         "nonce_commitment": hashing.nonce_commitment(JOB, NODE, NONCE),
         "membership_digest": hashing.membership_digest([OTHER, NODE]),
         "membership_digest.alone": hashing.membership_digest([NODE]),
