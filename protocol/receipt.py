@@ -7,16 +7,17 @@ signature over a digest per field, so that one flipped bit is found and the fiel
 
 from __future__ import annotations
 
-import base64
 import json
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from .award import JobTerms, check_certificate
+from .award import JobTerms, check_certificate, recompute
 from .chain import Verdict
 from .envelope import open_as
 from .errors import CyxError, LocalError, RemoteError
+from .evidence import Evidence as Evidence
+from .evidence import decode_evidence, handed_on
+from .evidence import encode_evidence as encode_evidence
 from .hashing import job_id, leaf_chain, merkle_root
 from .identity import KeyPair, verify
 from .limits import FEE_BPS_MAX, QUORUMS
@@ -31,16 +32,6 @@ FIELDS = (
     "version", "network", "job", "requester", "worker", "status", "reason", "committee", "open_slot", "price_micro_cyx",
     "paid", "result", "metrics", "verified_by", "transactions", "timeline_ms", "completed_in_ms", "evidence",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Signed envelopes as received. `certificate` and `claim` are empty when there was none."""
-
-    announce: bytes
-    certificate: bytes
-    claim: bytes
-    outcome: bytes
 
 
 def fee_split(price: int, units: int, units_total: int, fee_bps: int, verifier_share_bps: int) -> dict[str, int]:
@@ -67,19 +58,6 @@ def sign_receipt(receipt: dict[str, Any], key: KeyPair) -> dict[str, Any]:
     return {**receipt, "digests": digests, "signature": signature.hex()}
 
 
-def encode_evidence(evidence: Evidence) -> dict[str, str]:
-    """Base64 of each envelope."""
-    return {
-        name: base64.b64encode(raw).decode()
-        for name, raw in (
-            ("announce", evidence.announce),
-            ("certificate", evidence.certificate),
-            ("claim", evidence.claim),
-            ("outcome", evidence.outcome),
-        )
-    }
-
-
 def derived(terms: JobTerms, evidence: Evidence) -> dict[str, Any]:
     """All readable fields that follow from the evidence. RemoteError names the evidence that does not hold."""
     outcome = open_as(evidence.outcome, terms.genesis, Outcome).message
@@ -101,11 +79,15 @@ def derived(terms: JobTerms, evidence: Evidence) -> dict[str, Any]:
     if evidence.certificate:
         certificate = open_as(evidence.certificate, terms.genesis, AwardCertificate).message
         award = check_certificate(terms, certificate)
-        if settlement.verdict in (Verdict.OK, Verdict.FRAUD) and (award.winner, award.price) != (
-            outcome.worker,
-            outcome.price,
-        ):
-            raise RemoteError("evidence.certificate: the settlement names another worker or price than the award")
+        entitled = (award.winner, award.price)
+        for successor, _ in handed_on(terms, award.award, evidence):
+            entitled = (successor.node, successor.price)
+        if settlement.verdict in (Verdict.OK, Verdict.FRAUD) and entitled != (outcome.worker, outcome.price):
+            source = "hand-overs" if evidence.handovers else "award"
+            field = "evidence.handovers" if evidence.handovers else "evidence.certificate"
+            raise RemoteError(f"{field}: the settlement names another worker or price than the {source}")
+    elif evidence.handovers:
+        raise RemoteError("evidence.handovers: there is no award to hand over")
     elif settlement.verdict is Verdict.OK:
         raise RemoteError("evidence.certificate: missing")
     if settlement.verdict is Verdict.OK:
@@ -226,11 +208,21 @@ def _verify(receipt: dict[str, Any]) -> list[str]:
         f"settlement {receipt['status']} signed by {len(receipt['verified_by'])} of {announce.k} members",
     ]
     if evidence.certificate:
-        lines.append("award recomputed from signed bids and tallies: same winner, same price")
+        lines += _award_lines(terms, evidence)
     if receipt["result"]:
         proven = "Merkle root of the leaves, weights hash" if announce.kind == "train" else "metered tokens"
         lines.append(f"result: worker's signature, result hash, {proven}")
     lines.append("fee split: worker, treasury and verifiers add up")
+    return lines
+
+
+def _award_lines(terms: JobTerms, evidence: Evidence) -> list[str]:
+    certificate = open_as(evidence.certificate, terms.genesis, AwardCertificate).message
+    award = recompute(terms, certificate.proposal)
+    same = "the settlement follows its hand-overs" if evidence.handovers else "same winner, same price"
+    lines = [f"award recomputed from signed bids and tallies: {same}"]
+    for successor, agreed in handed_on(terms, award, evidence):
+        lines.append(f"hand-over to {base58(successor.node)} signed by {agreed} of {terms.announce.k} members")
     return lines
 
 
@@ -269,8 +261,7 @@ def _check_digests(receipt: dict[str, Any]) -> None:
 
 
 def _open_evidence(receipt: dict[str, Any]) -> tuple[JobTerms, Evidence]:
-    raw = {name: base64.b64decode(text, validate=True) for name, text in receipt["evidence"].items()}
-    evidence = Evidence(raw["announce"], raw["certificate"], raw["claim"], raw["outcome"])
+    evidence = decode_evidence(receipt["evidence"])
     genesis = parse_id(receipt["network"]["genesis"], field="receipt.network.genesis")
     try:
         signed = open_as(evidence.announce, genesis, JobAnnounce)

@@ -47,10 +47,11 @@ def claim(**changes: object) -> ResultClaim:
     return sealed(TERMS, WORKER, msgspec.structs.replace(honest, **changes))
 
 
-def certificate() -> AwardCertificate:
-    """A lone bid, listed by all members, awarded by all."""
-    bid = codec.encode(BID)
-    listed = (bid_digest(JOB, WORKER.node_id, bid),)
+def certificate(*others: tuple[KeyPair, int]) -> AwardCertificate:
+    """The worker's bid, and those of others at their prices, listed by all members, awarded by all."""
+    offers = [(WORKER, BID.price), *others]
+    bids = [(key, codec.encode(msgspec.structs.replace(BID, price=price))) for key, price in offers]
+    listed = tuple(sorted(bid_digest(JOB, key.node_id, bid) for key, bid in bids))
     proposal = codec.encode(
         Proposal(
             job=JOB,
@@ -58,8 +59,8 @@ def certificate() -> AwardCertificate:
             tallies=tuple(
                 seal(member, GENESIS, Tally(job=JOB, bids=listed, nonce_commitment=run(9))) for member in MEMBERS
             ),
-            reveals=(seal(WORKER, GENESIS, BidReveal(job=JOB, bid=bid, salt=run(8))),),
-            records=(BidderRecord(node=WORKER.node_id, stake=10**9, reputation_ppm=0),),
+            reveals=tuple(seal(key, GENESIS, BidReveal(job=JOB, bid=bid, salt=run(8))) for key, bid in bids),
+            records=tuple(BidderRecord(node=key.node_id, stake=10**9, reputation_ppm=0) for key, _ in bids),
         )
     )
     award = recompute(TERMS, proposal)
@@ -74,7 +75,7 @@ def certificate() -> AwardCertificate:
         for member in MEMBERS
     ]
     sealed = tuple(seal(member, GENESIS, vote) for member, vote in zip(MEMBERS, votes, strict=True))
-    return AwardCertificate(job=JOB, proposal=proposal, winner=WORKER.node_id, price=award.price, votes=sealed)
+    return AwardCertificate(job=JOB, proposal=proposal, winner=award.winner or b"", price=award.price, votes=sealed)
 
 
 def outcome(settlement: Settlement, signed_by: list[KeyPair], **changes: object) -> Outcome:
