@@ -6,13 +6,14 @@ The machine decides when; this file makes the evidence, and checks that of other
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..protocol import codec
 from ..protocol.award import Award, CertifiedAward, JobTerms, check_certificate, recompute
 from ..protocol.chain import NodeAccount
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import LocalError, Refusal
+from ..protocol.handover import Successor, succeeded
 from ..protocol.hashing import QuorumKind, nonce_commitment
 from ..protocol.messages import AwardCertificate, AwardVote, BidderRecord, JobAnnounce, Proposal, Tally
 from ..protocol.scoring import reputation_ppm
@@ -26,12 +27,19 @@ TALLY_MAX_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class Awarded:
-    """A job with its checked certificate."""
+    """A job with its checked certificate. After a hand-over, whose envelope is `handover`, `certified` names the node
+    that took over, of that `rank` in the award's ranking, and its price."""
 
     announce: Signed[JobAnnounce]
     terms: JobTerms
     certified: CertifiedAward
     raw: bytes
+    rank: int = 0
+    handover: bytes = b""
+
+    def after(self, successor: Successor, raw: bytes) -> Awarded:
+        """The same job once `successor` took over by the envelope `raw`."""
+        return replace(self, certified=succeeded(self.certified, successor), rank=successor.rank, handover=raw)
 
 
 @dataclass(slots=True)

@@ -50,6 +50,11 @@ def failure_of(claim: Claim, terms: JobTerms, worker: NodeId) -> str | None:
             return "the claim is for another kind of job"
 
 
+def owns_up(claim: Claim) -> bool:
+    """Whether the worker says that it failed itself: the next in the ranking may take over."""
+    return claim.final_status == "failed"
+
+
 def blames_requester(claim: Claim) -> bool:
     """Whether the worker says that it got no spec or no data, or an impossible one: the member will see for itself."""
     return claim.final_status in ("unserved", "invalid")

@@ -99,9 +99,9 @@ class Declined(Fact, frozen=True, tag="declined"):
 
 
 class Kept(Fact, frozen=True, tag="kept"):
-    """A signed envelope, as evidence."""
+    """A signed envelope, as evidence; of hand-overs and claims the newest counts."""
 
-    what: Literal["announce", "certificate", "claim", "outcome"]
+    what: Literal["announce", "certificate", "handover", "claim", "outcome"]
     raw: Annotated[bytes, Meta(max_length=CHRONICLE_RECORD_MAX_BYTES)]
 
 

@@ -18,10 +18,11 @@ from ..protocol.award import JobTerms, award_message
 from ..protocol.chain import Settle, SlashEquivocation
 from ..protocol.envelope import open_as
 from ..protocol.errors import ChainRejected, CyxError, RemoteError
+from ..protocol.handover import certified_digest, handover_signers, slot
 from ..protocol.hashing import QuorumKind, settle_digest
 from ..protocol.identity import verify
 from ..protocol.limits import STATEMENTS_HEARD_MAX
-from ..protocol.messages import AwardCertificate, AwardVote, Outcome
+from ..protocol.messages import AwardCertificate, AwardVote, HandoverCertificate, Outcome
 from ..protocol.ports import Chain
 from ..protocol.settlement import settle_message, settlement_of
 from ..protocol.units import NodeId, base58
@@ -82,6 +83,15 @@ def in_certificate(terms: JobTerms, certificate: AwardCertificate) -> Iterator[S
             continue
         if verify(member, award_message(terms, vote.round, vote.digest), vote.signature):
             yield Statement(member, QuorumKind.AWARD, vote.round, vote.digest, vote.signature)
+
+
+def in_handover(terms: JobTerms, certificate: HandoverCertificate) -> Iterator[Statement]:
+    """The signatures of members under a hand-over, whether they are enough or not."""
+    if certificate.job != terms.job:
+        return
+    digest, place = certified_digest(terms, certificate), slot(certificate.rank, certificate.round)
+    for node, signature in handover_signers(terms, certificate).items():
+        yield Statement(node, QuorumKind.HANDOVER, place, digest, signature)
 
 
 def in_outcome(terms: JobTerms, outcome: Outcome) -> Iterator[Statement]:

@@ -44,6 +44,9 @@ UNDECIDED = frozenset(
 )
 """Where another order might have found a worker."""
 REFUNDED = "the budget returns, but for the fees of the transactions"
+FOLLOWED = (
+    f"the next in the ranking takes over and begins anew; with nobody left the committee signs FAILED, and {REFUNDED}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +202,11 @@ def _awarded(told: Chronicle, now_ms: int) -> Waiting:
     round_ms = told.funded.round_ms if told.funded is not None else 0
     until_ms = told.since_ms + START_LEASE_MS + 2 * round_ms
     why, waits_for = "the winner has the award and has not said yet that it began", "the winner to start"
+    if "handed over" in told.stages:
+        why, waits_for = "another node took over and has not said yet that it began", "that node to start"
     if now_ms > until_ms:
-        return why, f"{waits_for}, or the committee to sign FAILED", _refund_ms(told), _refund(told), ()
-    return why, waits_for, until_ms, f"the committee signs FAILED, and {REFUNDED}", ()
+        return why, f"{waits_for}, or the committee to name the next", _refund_ms(told), _refund(told), ()
+    return why, waits_for, until_ms, FOLLOWED, ()
 
 
 def _running(told: Chronicle, now_ms: int) -> Waiting:
@@ -213,7 +218,7 @@ def _running(told: Chronicle, now_ms: int) -> Waiting:
         why += f": {said}, {max(0, now_ms - at_ms) / 1000:.0f} s ago"
     until_ms = funded.work_deadline_s * 1000 if funded is not None else None
     then = f"the committee signs FAILED, and {REFUNDED}"
-    gone = f"if the worker dies, that is noticed within {DEAD_AFTER_MS // 1000} s and ends the same way"
+    gone = f"if the worker dies, that is noticed within {DEAD_AFTER_MS // 1000} s, and {FOLLOWED}"
     return why, "the worker's result", until_ms, then, (gone,)
 
 

@@ -39,6 +39,7 @@ class JobEvent(Enum):
     AWARDED = "awarded"
     STARTED = "started"
     CLAIMED = "claimed"
+    HANDED_OVER = "handed over"
     SETTLED = "settled"
     UNSOLD = "unsold"
     FAILED = "failed"
@@ -58,6 +59,9 @@ TRANSITIONS: dict[tuple[JobPhase, JobEvent], JobPhase] = {
     (JobPhase.AWARDED, JobEvent.STARTED): JobPhase.RUNNING,
     (JobPhase.AWARDED, JobEvent.CLAIMED): JobPhase.CLAIMED,
     (JobPhase.RUNNING, JobEvent.CLAIMED): JobPhase.CLAIMED,
+    (JobPhase.AWARDED, JobEvent.HANDED_OVER): JobPhase.AWARDED,
+    (JobPhase.RUNNING, JobEvent.HANDED_OVER): JobPhase.AWARDED,
+    (JobPhase.CLAIMED, JobEvent.HANDED_OVER): JobPhase.AWARDED,
     **{(phase, JobEvent.SETTLED): JobPhase.SETTLED for phase in _OPEN},
     **{(phase, JobEvent.UNSOLD): JobPhase.UNSOLD for phase in _OPEN},
     **{(phase, JobEvent.FAILED): JobPhase.FAILED for phase in _OPEN},

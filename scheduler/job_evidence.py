@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from ..protocol.award import CertifiedAward, JobTerms, check_certificate
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import CyxError, RemoteError
-from ..protocol.messages import AwardCertificate, Claim, JobAnnounce, Outcome
+from ..protocol.handover import check_handover, succeeded
+from ..protocol.messages import AwardCertificate, Claim, HandoverCertificate, JobAnnounce, Outcome
 from ..protocol.settlement import quorum_for, signers
 from ..protocol.units import NodeId
 from .chronicle import Chronicle
@@ -20,6 +21,7 @@ class JobEvidence:
     announce: Signed[JobAnnounce] | None = None
     terms: JobTerms | None = None
     award: CertifiedAward | None = None
+    """With the worker and the price of the newest hand-over."""
     claim: Signed[Claim] | None = None
     outcome: Signed[Outcome] | None = None
     notes: list[str] = field(default_factory=list)
@@ -63,6 +65,12 @@ def _open_certificate(found: JobEvidence, told: Chronicle, raw: bytes) -> None:
         found.award = check_certificate(found.terms, open_as(raw, found.terms.genesis, AwardCertificate).message)
 
 
+def _open_handover(found: JobEvidence, told: Chronicle, raw: bytes) -> None:
+    if found.terms is not None and found.award is not None:
+        certificate = open_as(raw, found.terms.genesis, HandoverCertificate).message
+        found.award = succeeded(found.award, check_handover(found.terms, found.award.award, certificate))
+
+
 def _open_claim(found: JobEvidence, told: Chronicle, raw: bytes) -> None:
     if found.terms is None:
         return
@@ -85,6 +93,7 @@ def _open_outcome(found: JobEvidence, told: Chronicle, raw: bytes) -> None:
 _OPENERS = {
     "announce": _open_announce,
     "certificate": _open_certificate,
+    "handover": _open_handover,
     "claim": _open_claim,
     "outcome": _open_outcome,
 }

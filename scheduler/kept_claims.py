@@ -19,12 +19,13 @@ _COUNT_BYTES, _PLACE_BYTES = 8, 4
 
 
 class KeptClaim(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """For whom, since when, and the envelopes of award certificate and claim."""
+    """For whom, since when, and the envelopes of award certificate, claim and, if there was one, hand-over."""
 
     requester: Bytes32
     at_ms: Millis
     certificate: Evidence
     claim: Evidence
+    handover: Evidence = b""
 
 
 def keep_claim(journal: Journal, job: JobId, kept: KeptClaim) -> None:
@@ -50,4 +51,4 @@ def kept_claim(journal: Journal, job: JobId, requester: NodeId, now_ms: int) -> 
         return None
     if kept is None or kept.requester != requester or now_ms > kept.at_ms + CLAIM_KEPT_MS:
         return None
-    return ResultAnswer(job=job, certificate=kept.certificate, claim=kept.claim)
+    return ResultAnswer(job=job, certificate=kept.certificate, claim=kept.claim, handover=kept.handover)

@@ -14,6 +14,9 @@ from ..protocol.messages import (
     AwardCertificate,
     AwardVote,
     Claim,
+    HandoverCertificate,
+    HandoverProposal,
+    HandoverVote,
     JobAnnounce,
     Opening,
     OpenRequest,
@@ -42,6 +45,8 @@ from .wire import (
     CERTIFICATE,
     CLAIM,
     COMMIT,
+    HANDED_OVER,
+    HANDOVER,
     NOT_YET,
     OPEN,
     OUTCOME,
@@ -66,6 +71,7 @@ class MarketRequests:
     journal: Journal
     rooms: Rooms
     on_announce: Callable[[Signed[JobAnnounce]], None]
+    on_handover: Callable[[bytes], None]
     on_outcome: Callable[[Signed[Outcome]], None]
 
     def serve(self) -> None:
@@ -82,6 +88,8 @@ class MarketRequests:
         wire.serve(COMMIT, VerdictCommit, self._commit)
         wire.serve(REVEAL, VerdictReveal, self._reveal)
         wire.serve(OPEN, OpenRequest, self._open)
+        wire.serve(HANDOVER, HandoverProposal, self._handover)
+        wire.serve(HANDED_OVER, HandoverCertificate, self._handed_over)
         wire.serve(SETTLE, SettleProposal, self._settle)
         wire.serve(OUTCOME, Outcome, self._outcome)
         wire.transport.serve_stream(TOKENS, self._tokens)
@@ -123,6 +131,8 @@ class MarketRequests:
 
     async def _spec(self, signed: Signed[SpecRequest]) -> SpecAnswer:
         """The worker gives it to members, and members to the worker, when the requester does not."""
+        if signed.message.handover:
+            self.on_handover(signed.message.handover)
         work = self._room(signed.message.job).work
         return await (work or self._case(signed.message.job)).give_spec(signed)
 
@@ -154,6 +164,14 @@ class MarketRequests:
         if signed.sender != stream.peer:
             raise Refusal("the envelope is not signed by the peer that sent it", peer=stream.peer)
         await self._work(signed.message.job).stream_tokens(stream, signed)
+
+    async def _handover(self, signed: Signed[HandoverProposal]) -> HandoverVote:
+        return await self._case(signed.message.job).judge_handover(signed)
+
+    async def _handed_over(self, signed: Signed[HandoverCertificate]) -> None:
+        if self._room(signed.message.job).awarded is None:
+            raise Refusal(NOT_YET + "no award is known here")
+        self.on_handover(signed.raw)
 
     async def _settle(self, signed: Signed[SettleProposal]) -> SettleVote:
         return await self._case(signed.message.job).judge_settlement(signed)

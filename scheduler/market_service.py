@@ -16,35 +16,38 @@ import trio
 
 from ..protocol.award import JobTerms
 from ..protocol.chain import JobState, Verdict
-from ..protocol.envelope import Signed
+from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import LocalError
-from ..protocol.limits import EVIDENCE_JUDGED_MAX, JOBS_OPEN_MAX, STATUS_DIGEST_INTERVAL_MS
+from ..protocol.handover import check_handover
+from ..protocol.limits import EVIDENCE_JUDGED_MAX, JOBS_OPEN_MAX
 from ..protocol.messages import (
     AwardCertificate,
     BidCommit,
     BidReveal,
     Capability,
     Decline,
+    HandoverCertificate,
     JobAnnounce,
-    JobStatus,
     Message,
     Outcome,
 )
 from ..protocol.settlement import quorum_for, result_hash, signers
 from ..protocol.units import JobId, NodeId, base58
-from ..protocol.validation import MARKET_KINDS, job_topic, market_topic
+from ..protocol.validation import MARKET_KINDS, market_topic
 from . import verification
 from .auction_service import AuctionRun
 from .auction_voting import Awarded
 from .committee_service import CaseRun
 from .context import NodeContext
 from .data_service import DataService
-from .equivocation import Statement, in_certificate, in_outcome
+from .equivocation import Statement, in_certificate, in_handover, in_outcome
 from .kept_claims import KeptClaim, keep_claim
 from .market_requests import MarketRequests
 from .presence_service import Load, PresenceService
 from .room import Room, Rooms
+from .status_digest import speak_status
 from .supervision import contained, supervised
+from .takeover import why_not
 from .unfinished import forget, remember, unfinished
 from .worker_service import WorkRun
 
@@ -66,7 +69,9 @@ class MarketService:
 
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the market until cancelled. Started once the topic is joined."""
-        MarketRequests(self.context.wire, self.context.journal, self.rooms, self._open_room, self._outcome).serve()
+        MarketRequests(
+            self.context.wire, self.context.journal, self.rooms, self._open_room, self._handed_over, self._outcome
+        ).serve()
         topic = market_topic(self.context.runner.execution_class)
         async with self.context.wire.listen(topic, MARKET_KINDS) as messages:
             self._own_up()
@@ -85,7 +90,7 @@ class MarketService:
         for room in list(self.rooms.by_job.values()):
             if room.awarded is None:
                 continue
-            if room.case is not None and room.awarded.certified.winner == node:
+            if room.case is not None and room.case.worker == node:
                 room.case.apply(verification.WorkerLost("the worker's heartbeats stopped", now_ms))
             if node in room.awarded.terms.committee:
                 if room.case is not None:
@@ -112,6 +117,8 @@ class MarketService:
                 if room is not None:
                     room.auction.certificate_seen(signed.raw)
                     self._compare(room, in_certificate, message, signed.raw)
+            case HandoverCertificate():
+                self._handed_over(signed.raw)
             case Outcome():
                 self._outcome(Signed(signed.sender, message, signed.raw))
             case _:
@@ -178,18 +185,52 @@ class MarketService:
             return
         room.awarded, me = awarded, self.context.wire.me
         if awarded.certified.winner == me:
-            self.context.counts["jobs_won"] += 1
-            room.work = WorkRun(self.context, self.data, awarded)
-            self._start(awarded.terms.job, room.work.stop, self._work, room.work)
-            self._start(awarded.terms.job, _nothing, self._speak_status, room.work)
+            self._begin_work(room, awarded)
         elif me in awarded.terms.committee:
             self._sit(room, awarded.terms, awarded, "")
+
+    def _begin_work(self, room: Room, awarded: Awarded) -> None:
+        self.context.counts["jobs_won"] += 1
+        room.work = WorkRun(self.context, self.data, awarded)
+        self._start(awarded.terms.job, room.work.stop, self._work, room.work)
+        self._start(awarded.terms.job, _nothing, speak_status, self.context.wire, room.work)
 
     async def _work(self, work: WorkRun) -> None:
         remember(self.context.journal, work.awarded)
         await work.run()
         self.context.counts["jobs_claimed"] += work.claim is not None
         forget(self.context.journal, work.job)
+
+    # hand-overs -----------------------------------------------------------------------------------------------------
+
+    def _handed_over(self, raw: bytes) -> None:
+        """A hand-over by gossip, by hand, or made here. RemoteError when its signatures do not make it one."""
+        certificate = open_as(raw, self.context.wire.genesis, HandoverCertificate).message
+        room = self.rooms.get(certificate.job)
+        if room is None or room.awarded is None:
+            return
+        self._compare(room, in_handover, certificate, raw)
+        awarded = room.awarded
+        if room.outcome is not None or certificate.rank <= awarded.rank:
+            return
+        successor = check_handover(awarded.terms, awarded.certified.award, certificate)
+        room.awarded, job, worker = awarded.after(successor, raw), base58(awarded.terms.job), base58(successor.node)
+        log.info("handed over", job=job, worker=worker, rank=successor.rank, cause=certificate.reason)
+        if room.work is not None:
+            room.work.replace(f"handed over to {worker}: {certificate.reason}")
+        if room.case is not None:
+            room.case.handed_over(room.awarded)
+        if successor.node == self.context.wire.me and room.work is None:
+            self._start(awarded.terms.job, _nothing, self._take_over, room, room.awarded)
+
+    async def _take_over(self, room: Room, awarded: Awarded) -> None:
+        cause = await why_not(self.context, self.rooms, awarded)
+        if room.awarded is not awarded or room.outcome is not None:
+            return
+        if cause:
+            log.warning("hand-over not taken", job=base58(awarded.terms.job), cause=cause)
+        else:
+            self._begin_work(room, awarded)
 
     def _unsold(self, terms: JobTerms, announce: Signed[JobAnnounce], reason: str) -> None:
         room = self.rooms.get(terms.job)
@@ -198,7 +239,9 @@ class MarketService:
 
     def _sit(self, room: Room, terms: JobTerms, awarded: Awarded | None, reason: str) -> None:
         self.context.counts["seats_taken"] += 1
-        room.case = CaseRun(self.context, self.data, room.announce, terms, awarded, reason, self._outcome)
+        room.case = CaseRun(
+            self.context, self.data, room.announce, terms, awarded, reason, self._outcome, self._handed_over
+        )
         self._start(terms.job, room.case.close, room.case.run)
 
     def _outcome(self, signed: Signed[Outcome]) -> None:
@@ -217,7 +260,7 @@ class MarketService:
         room.auction.finish()
         if room.case is not None:
             room.case.apply(verification.OutcomeSeen())
-        if room.work is not None:
+        if room.work is not None and not room.work.replaced:
             verdict = Verdict(signed.message.verdict).name
             self.context.counts["jobs_settled" if verdict == Verdict.OK.name else f"jobs_failed/{verdict}"] += 1
             log.info("outcome", job=base58(terms.job), verdict=verdict, cause=signed.message.reason)
@@ -234,6 +277,7 @@ class MarketService:
             at_ms=self.context.wire.clock.unix_ms(),
             certificate=awarded.raw,
             claim=claim.raw,
+            handover=awarded.handover,
         )
         try:
             keep_claim(self.context.journal, awarded.terms.job, kept)
@@ -256,25 +300,6 @@ class MarketService:
             await WorkRun(self.context, self.data, awarded).give_up("the worker's node restarted")
         self.context.blobs.drop_states(job)
         forget(self.context.journal, job)
-
-    async def _speak_status(self, work: WorkRun) -> None:
-        """A digest of a running job, for `job watch`."""
-        sequence = 0
-        while not work.over:
-            progress = work.last_progress()
-            status = JobStatus(
-                job=work.job,
-                sequence=sequence,
-                sent_at_ms=self.context.wire.clock.unix_ms(),
-                state="running",
-                progress_ppm=progress.progress_ppm if progress else 0,
-                epoch=progress.current_epoch if progress else 0,
-                loss_micro=progress.batch_loss_micro if progress else 0,
-                accuracy_micro=progress.batch_accuracy_micro if progress else 0,
-            )
-            await self.context.wire.publish(job_topic(work.job), status)
-            sequence += 1
-            await trio.sleep(STATUS_DIGEST_INTERVAL_MS / 1000)
 
 
 def _nothing() -> None:

@@ -34,9 +34,15 @@ def build_receipt(record: JobRecord, wire: Wire, program: bytes) -> dict[str, An
     """None when evidence is missing, which is told as trouble: without it nothing could be verified."""
     if record.outcome is None or record.announce is None or record.terms is None or record.account is None:
         return None
-    account, settled = record.account, record.outcome.message.verdict == Verdict.OK
-    claim = record.claim.raw if record.claim is not None and settled else b""
-    evidence = Evidence(record.announce.raw, record.certificate, claim, record.outcome.raw)
+    account, outcome = record.account, record.outcome.message
+    claim = record.signed_claim() if outcome.verdict == Verdict.OK else None
+    evidence = Evidence(
+        record.announce.raw,
+        record.certificate,
+        claim.raw if claim is not None else b"",
+        record.outcome.raw,
+        record.handovers_to(outcome.worker),
+    )
     fees = (account.units_total, account.fee_bps, account.verifier_share_bps)
     try:
         return compose(ReceiptParts(record.terms, evidence, *fees, record.stages, record.transactions), wire, program)

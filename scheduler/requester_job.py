@@ -14,6 +14,7 @@ import msgspec
 import structlog
 import trio
 
+from ..protocol.award import CertifiedAward
 from ..protocol.chain import CloseJob, Verdict
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import ChainRejected, CyxError
@@ -211,12 +212,26 @@ class JobRun:
         return answers
 
     async def _read_tokens(self) -> None:
-        """Show the answer as it grows, from the award on."""
+        """Show the answer as it grows, from the award on; anew when another node takes over."""
         record = self.record
-        while record.award is None:
-            await record.changed.wait()
-        winner, prompts = record.award.winner, record.order.segments
-        await TokenReader(self.wire, record.job, winner, prompts, record.heard_tokens, record.trouble).run()
+        while True:
+            award = record.award
+            async with plain_nursery() as nursery:
+                if award is not None:
+                    nursery.start_soon(self._guard, self._read_tokens_of, award)
+                while record.award is award:
+                    await record.changed.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _read_tokens_of(self, award: CertifiedAward) -> None:
+        record = self.record
+
+        def heard(piece: Tokens) -> None:
+            if record.award is award:
+                record.heard_tokens(piece)
+
+        prompts = record.order.segments
+        await TokenReader(self.wire, record.job, award.winner, prompts, heard, record.trouble).run()
 
     async def _close(self) -> None:
         self.record.sent("close_job", await self.funding.chain.submit(CloseJob(self.record.job)))

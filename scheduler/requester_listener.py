@@ -13,11 +13,13 @@ import structlog
 from ..protocol.chain import Verdict
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import Refusal, RemoteError
+from ..protocol.handover import check_handover
 from ..protocol.limits import FRAME_MAX_BYTES, QUORUMS
 from ..protocol.messages import (
     AwardCertificate,
     Claim,
     Decline,
+    HandoverCertificate,
     JobAnnounce,
     Message,
     Outcome,
@@ -58,6 +60,8 @@ class Listener:
         match message:
             case AwardCertificate():
                 self.certificate(signed.raw)
+            case HandoverCertificate():
+                self.handover(signed.raw)
             case Decline():
                 self._decline(signed.sender, message)
             case Outcome():
@@ -95,6 +99,15 @@ class Listener:
         record.event(JobEvent.AWARDED, base58(record.award.winner))
         record.stage("awarded", f"{base58(record.award.winner)[:8]} at {format_cyx(record.award.price)} CYX")
 
+    def handover(self, raw: bytes) -> None:
+        """Another node takes over, by gossip, by hand, or with a request of that node. RemoteError when the certificate
+        does not say so."""
+        record, certificate = self.record, open_as(raw, self.genesis, HandoverCertificate).message
+        if record.award is None or record.terms is None or record.outcome is not None:
+            return
+        if certificate.rank > record.rank:
+            record.hand_over(check_handover(record.terms, record.award.award, certificate), raw, certificate.reason)
+
     def outcome(self, signed: Signed[Outcome]) -> None:
         """The quorum's settlement."""
         record = self.record
@@ -118,6 +131,12 @@ class Listener:
             raise Refusal(NOT_YET + "the committee is not known here")
         self.certificate(signed.raw)
 
+    async def on_handover(self, signed: Signed[HandoverCertificate]) -> None:
+        """Handed over by the leader of the hand-over."""
+        if self.record.award is None:
+            raise Refusal(NOT_YET + "no award is known here")
+        self.handover(signed.raw)
+
     async def on_outcome(self, signed: Signed[Outcome]) -> None:
         """Handed over by the leader of the settlement."""
         if self.record.terms is None:
@@ -125,41 +144,46 @@ class Listener:
         self.outcome(signed)
 
     async def on_spec(self, signed: Signed[SpecRequest]) -> SpecAnswer:
-        """The spec, for the winner and the committee."""
+        """The spec, for the worker and the committee."""
         record = self.record
         if record.terms is None:
             raise Refusal(NOT_YET + "the committee is not known here")
         self.certificate(signed.message.certificate)
+        if signed.message.handover:
+            self.handover(signed.message.handover)
         if record.award is None or signed.sender not in (record.award.winner, *record.terms.committee):
-            raise Refusal("the spec goes to the winner and the committee only")
+            raise Refusal("the spec goes to the worker and the committee only")
         return SpecAnswer(spec=record.spec)
 
     async def on_start(self, signed: Signed[StartNotice]) -> None:
-        """The winner has begun."""
-        self._from_winner(signed.sender)
+        """The worker has begun."""
+        self._from_worker(signed.sender)
         self.record.event(JobEvent.STARTED, base58(signed.sender))
         self.record.stage("started")
 
     async def on_claim(self, signed: Signed[Claim]) -> None:
-        """The winner's result; the first one counts."""
-        self._from_winner(signed.sender)
+        """The worker's result; its first one counts."""
+        self._from_worker(signed.sender)
         if self.record.claim is None:
             self.record.claim = signed
             self.record.keep("claim", signed.raw)
             self.record.event(JobEvent.CLAIMED, signed.message.final_status)
             self.record.stage("claimed", signed.message.message or signed.message.final_status)
 
-    def _from_winner(self, sender: NodeId) -> None:
+    def _from_worker(self, sender: NodeId) -> None:
         if self.record.award is None:
             raise Refusal(NOT_YET + "no award is known here")
-        if sender != self.record.award.winner:
-            raise Refusal("not the winner of this job", peer=sender)
+        if sender == self.record.award.winner:
+            return
+        if self.record.award.rank_of(sender) > self.record.rank:
+            raise Refusal(NOT_YET + "no hand-over to this node is known here", peer=sender)
+        raise Refusal("not the worker of this job", peer=sender)
 
     async def on_progress(self, stream: Stream, first: Signed[Progress]) -> None:
-        """The winner's live metrics; sequence numbers only rise."""
-        self._from_winner(stream.peer)
+        """The worker's live metrics; sequence numbers only rise."""
         last, signed = -1, first
         while True:
+            self._from_worker(stream.peer)
             if signed.sender != stream.peer or signed.message.job != self.record.job:
                 raise RemoteError("progress of another worker or job", peer=stream.peer)
             if signed.message.sequence > last:

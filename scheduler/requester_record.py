@@ -14,11 +14,12 @@ from ..protocol.award import CertifiedAward, JobTerms
 from ..protocol.chain import JobAccount, Verdict
 from ..protocol.envelope import Signed
 from ..protocol.errors import LocalError
+from ..protocol.handover import Successor, succeeded
 from ..protocol.limits import PROGRESS_KEPT_MS
 from ..protocol.messages import Claim, Decline, JobAnnounce, Outcome, Progress, Tokens
 from ..protocol.ports import Clock, Journal
 from ..protocol.settlement import result_hash
-from ..protocol.units import JobId, NodeId, base58
+from ..protocol.units import JobId, NodeId, base58, format_cyx
 from .chronicle import Chronicler
 from .chronicle_facts import (
     NEEDED,
@@ -59,7 +60,13 @@ class JobRecord:
     announce: Signed[JobAnnounce] | None = None
     certificate: bytes = b""
     award: CertifiedAward | None = None
+    """With the present worker and its price; `rank` is its rank in the award's ranking."""
+    rank: int = 0
+    handovers: list[tuple[int, bytes]] = field(default_factory=list)
+    """Ranks of those who took over, with the envelopes of the certificates."""
     claim: Signed[Claim] | None = None
+    former_claims: list[Signed[Claim]] = field(default_factory=list)
+    """Of workers that others took over from."""
     outcome: Signed[Outcome] | None = None
     heard: dict[int, str] = field(default_factory=dict)
     """Of an inference: the texts that were streamed, by prompt."""
@@ -112,7 +119,7 @@ class JobRecord:
         self.job = job
         self._tell(Named(job=job))
 
-    def keep(self, what: Literal["announce", "certificate", "claim", "outcome"], raw: bytes) -> None:
+    def keep(self, what: Literal["announce", "certificate", "handover", "claim", "outcome"], raw: bytes) -> None:
         """A signed envelope, as evidence for later."""
         self._tell(Kept(what=what, raw=raw))
 
@@ -170,6 +177,21 @@ class JobRecord:
         text = f"{base58(node)[:8]} {reason.lower()}: {decline.hint}"
         self.stage("declined", text, Declined(node=node, reason=reason, hint=decline.hint))
 
+    def hand_over(self, successor: Successor, raw: bytes, reason: str) -> None:
+        """Another node takes over and begins anew, by the certificate in the envelope `raw`."""
+        if self.award is None:
+            return
+        self.award, self.rank = succeeded(self.award, successor), successor.rank
+        self.handovers.append((successor.rank, raw))
+        self.former_claims += [self.claim] if self.claim is not None else []
+        self.claim = None
+        self.heard.clear()
+        self.ended.clear()
+        self.keep("handover", raw)
+        self.event(JobEvent.HANDED_OVER, f"{base58(successor.node)}: {reason}")
+        now = f"{base58(successor.node)[:8]} takes over at {format_cyx(successor.price)} CYX and begins anew"
+        self.stage("handed over", f"{now}: {reason}")
+
     def trouble(self, detail: str) -> None:
         """Something went wrong that does not end the job."""
         told = Troubled(detail=clipped(detail))
@@ -199,10 +221,21 @@ class JobRecord:
 
     def settled_claim(self) -> Claim | None:
         """The claim that the quorum accepted, if it is here."""
-        if self.claim is None or self.outcome is None:
+        signed = self.signed_claim()
+        return signed.message if signed is not None else None
+
+    def signed_claim(self) -> Signed[Claim] | None:
+        """The same in its envelope."""
+        if self.outcome is None:
             return None
-        claim = self.claim.message
-        return claim if result_hash(claim) == self.outcome.message.result_hash else None
+        accepted = self.outcome.message.result_hash
+        claims = [*([self.claim] if self.claim is not None else []), *self.former_claims]
+        return next((signed for signed in claims if result_hash(signed.message) == accepted), None)
+
+    def handovers_to(self, worker: bytes) -> tuple[bytes, ...]:
+        """The hand-overs that lead to the worker that was settled with; all of them when it was none of those."""
+        last = self.award.rank_of(worker) if self.award is not None else -1
+        return tuple(raw for rank, raw in self.handovers if last < 0 or rank <= last)
 
     def declined(self) -> dict[str, int]:
         """Nodes that would not bid, counted by reason."""

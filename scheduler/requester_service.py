@@ -16,6 +16,7 @@ from ..protocol.messages import (
     AwardCertificate,
     Capability,
     Claim,
+    HandoverCertificate,
     Outcome,
     Progress,
     SpecAnswer,
@@ -37,7 +38,7 @@ from .requester_listener import Listener
 from .requester_record import JobRecord
 from .result_recovery import Recovery
 from .supervision import contained
-from .wire import CERTIFICATE, CLAIM, OUTCOME, PROGRESS, SPEC, START, Wire
+from .wire import CERTIFICATE, CLAIM, HANDED_OVER, OUTCOME, PROGRESS, SPEC, START, Wire
 
 __all__ = ["InferOrder", "JobResult", "News", "Order", "Origin", "RequesterService", "Stage", "TrainOrder"]
 
@@ -70,6 +71,7 @@ class RequesterService:
         wire.serve(START, StartNotice, self._on_start)
         wire.serve(CLAIM, Claim, self._on_claim)
         wire.serve(CERTIFICATE, AwardCertificate, self._on_certificate)
+        wire.serve(HANDED_OVER, HandoverCertificate, self._on_handover)
         wire.serve(OUTCOME, Outcome, self._on_outcome)
         wire.transport.serve_stream(PROGRESS, self._on_progress)
 
@@ -149,6 +151,9 @@ class RequesterService:
 
     async def _on_certificate(self, signed: Signed[AwardCertificate]) -> None:
         await self._of(signed.message.job).on_certificate(signed)
+
+    async def _on_handover(self, signed: Signed[HandoverCertificate]) -> None:
+        await self._of(signed.message.job).on_handover(signed)
 
     async def _on_outcome(self, signed: Signed[Outcome]) -> None:
         await self._of(signed.message.job).on_outcome(signed)

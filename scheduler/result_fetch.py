@@ -27,10 +27,10 @@ async def fetch_result(record: JobRecord, data: DataService) -> bytes | None:
         while record.settled_claim() is None:
             await record.changed.wait()
     claim = record.settled_claim()
-    if claim is None or record.award is None or record.terms is None:
+    if claim is None or record.outcome is None or record.terms is None:
         record.trouble("the settled claim never arrived: ask its worker")
         return None
-    result = await fetch_claimed(data, claim, (record.award.winner, *record.terms.committee))
+    result = await fetch_claimed(data, claim, (NodeId(record.outcome.message.worker), *record.terms.committee))
     if result is not None:
         record.stage("fetched", f"{len(result)} bytes")
     return result

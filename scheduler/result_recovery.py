@@ -16,8 +16,9 @@ from ..protocol.award import JobTerms, check_certificate
 from ..protocol.chain import Settle, Verdict
 from ..protocol.envelope import Signed, open_as
 from ..protocol.errors import CyxError, RemoteError
+from ..protocol.handover import check_handover, succeeded
 from ..protocol.limits import RECOVERY_PATIENCE_S, RECOVERY_REQUEST_S, RECOVERY_RETRY_S
-from ..protocol.messages import AwardCertificate, Claim, Outcome, ResultAnswer, ResultRequest
+from ..protocol.messages import AwardCertificate, Claim, HandoverCertificate, Outcome, ResultAnswer, ResultRequest
 from ..protocol.ports import Chain, Journal
 from ..protocol.receipt import Evidence
 from ..protocol.settlement import quorum_for, result_hash, signers
@@ -135,8 +136,9 @@ class Recovery:
 
     async def _claimed(self, terms: JobTerms, outcome: Outcome, sources: tuple[NodeId, ...]) -> Claim | None:
         """The settled claim, from the journal or from a party; the certificate comes with it."""
-        held = self.found.claim
-        if held is not None and result_hash(held.message) == outcome.result_hash and self.found.award is not None:
+        held, award = self.found.claim, self.found.award
+        known = award is not None and award.winner == outcome.worker
+        if held is not None and result_hash(held.message) == outcome.result_hash and known:
             return held.message
         for source in sources:
             try:
@@ -151,10 +153,14 @@ class Recovery:
     def _take(self, terms: JobTerms, outcome: Outcome, answer: ResultAnswer) -> Claim:
         claim = open_as(answer.claim, terms.genesis, Claim)
         award = check_certificate(terms, open_as(answer.certificate, terms.genesis, AwardCertificate).message)
+        if answer.handover:
+            certificate = open_as(answer.handover, terms.genesis, HandoverCertificate).message
+            award = succeeded(award, check_handover(terms, award.award, certificate))
         if claim.sender != outcome.worker or result_hash(claim.message) != outcome.result_hash:
             raise RemoteError("this is not the claim that was settled")
         self.found.claim, self.found.award = claim, award
         self._new += [Kept(what="certificate", raw=answer.certificate), Kept(what="claim", raw=answer.claim)]
+        self._new += [Kept(what="handover", raw=answer.handover)] if answer.handover else []
         return claim.message
 
     def _parts(self, terms: JobTerms, outcome: Signed[Outcome], now_ms: int) -> ReceiptParts:
@@ -163,7 +169,8 @@ class Recovery:
         held: dict[str, bytes] = dict(told.evidence)
         held.update((one.what, one.raw) for one in self._new)
         claim = held.get("claim", b"") if outcome.message.verdict == Verdict.OK else b""
-        evidence = Evidence(told.evidence["announce"], held.get("certificate", b""), claim, outcome.raw)
+        handovers = (held["handover"],) if self._was_handed_over(outcome.message.worker) else ()
+        evidence = Evidence(told.evidence["announce"], held.get("certificate", b""), claim, outcome.raw, handovers)
         stages = {name: at_ms for name, at_ms in told.stages.items() if name != "named"}
         stages = {"submitted": told.placed_at_ms, **stages}
         stages.setdefault("completed", now_ms)
@@ -176,6 +183,11 @@ class Recovery:
             stages,
             told.transactions,
         )
+
+    def _was_handed_over(self, worker: bytes) -> bool:
+        """Whether the newest hand-over leads to the worker that was settled with."""
+        award = self.found.award
+        return award is not None and award.winner == worker != award.award.winner
 
     def _tell(self, now_ms: int, verdict: Verdict, reason: str, *, fetched: bool) -> None:
         """What is known now, for the next who asks."""

@@ -89,7 +89,7 @@ class TaskSearch:
 
 
 def _sources(context: NodeContext, awarded: Awarded, attempt: int, first_hand: bool) -> list[tuple[NodeId, float]]:
-    """Who is asked, and for how long: the requester; then, by a member, the winner that has it; by the winner, at last,
+    """Who is asked, and for how long: the requester; then, by a member, the worker that has it; by the worker, at last,
     the members, who ask the requester for it and so see for themselves whether it serves."""
     requester, winner, members = awarded.announce.sender, awarded.certified.winner, awarded.terms.committee
     sources = [(requester, REQUEST_TIMEOUT_S)]
@@ -116,7 +116,7 @@ async def _fetch_spec(context: NodeContext, awarded: Awarded, source: NodeId, wi
     announce, wire = awarded.announce, context.wire
     if source == announce.sender:
         wire.transport.learn(source, announce.message.addresses)
-    request = SpecRequest(job=awarded.terms.job, certificate=awarded.raw)
+    request = SpecRequest(job=awarded.terms.job, certificate=awarded.raw, handover=awarded.handover)
     answer = await wire.ask(source, SPEC, request, SpecAnswer, within_s=within_s)
     if spec_hash(answer.message.spec) != announce.message.spec_hash:
         raise RemoteError("the spec is another than the announced one", peer=source)

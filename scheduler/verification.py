@@ -1,7 +1,8 @@
 """One job's verification as a committee member sees it, from award to settlement (DESIGN 7, 8).
 
-Rule 1: the worker must start within its lease and claim by the deadline; otherwise the job FAILED. A decision that
-rests on silence is undone by a start or a claim that arrives before the settlement: messages get lost.
+Rule 1: the worker must start within its lease and claim by the deadline. One that is lost before it claims hands over
+to the next in the ranking (`verification_handover.py`); where nobody is next the job FAILED. A decision that rests on
+silence is undone by a start or a claim that arrives before the settlement: messages get lost.
 Rule 2: a member replays its samples, commits to its verdict, and reveals only after the worker opened its traces, which
 it does once every verdict is committed. A verdict counts if its nonce and its traces prove the work.
 Rule 3: a mismatch is a dispute, not a vote: every member replays the accused segment itself.
@@ -38,8 +39,10 @@ from .verification_events import Effect as Effect
 from .verification_events import Finding as Finding
 from .verification_events import FindingRevealed as FindingRevealed
 from .verification_events import GiveUp as GiveUp
+from .verification_events import HandedOver as HandedOver
 from .verification_events import MemberLost as MemberLost
 from .verification_events import OutcomeSeen as OutcomeSeen
+from .verification_events import ProposeHandover as ProposeHandover
 from .verification_events import ProposeSettlement as ProposeSettlement
 from .verification_events import ReplayDisputed as ReplayDisputed
 from .verification_events import ReplaySamples as ReplaySamples
@@ -54,6 +57,10 @@ from .verification_events import TimePassed as TimePassed
 from .verification_events import TracesOpened as TracesOpened
 from .verification_events import WorkerLost as WorkerLost
 from .verification_events import WorkerStarted as WorkerStarted
+from .verification_handover import go_over, lose_worker, next_round, revive, round_ends_ms
+from .verification_handover import is_bound as is_bound
+from .verification_handover import judge_handover as judge_handover
+from .verification_handover import may_come as may_come
 from .verification_settling import Step, convict, decide, lead, nothing
 from .verification_settling import judge_settlement as judge_settlement
 from .verification_settling import lacks_proof as lacks_proof
@@ -73,25 +80,29 @@ def step(case: Case, stimulus: Stimulus) -> Step:
     """Apply one stimulus."""
     if case.phase in (Phase.CLOSED, Phase.GIVEN_UP):
         return case, []
-    if isinstance(stimulus, WorkerStarted | ClaimReceived) and case.provisional:
-        case = replace(_to(case, Phase.AWARDED, stimulus.now_ms), decision=None, provisional=False, reason="")
+    if isinstance(stimulus, WorkerStarted | ClaimReceived):
+        if case.phase is Phase.HANDING_OVER and isinstance(stimulus, ClaimReceived) and stimulus.owns_up:
+            return replace(case, provisional=False, reason=_reported(stimulus.failure)), []
+        case = revive(case, stimulus.now_ms)
     match stimulus:
         case WorkerStarted(now_ms):
             return (_to(case, Phase.RUNNING, now_ms), []) if case.phase is Phase.AWARDED else (case, [])
         case WorkerLost(reason, now_ms):
             if case.phase in (Phase.AWARDED, Phase.RUNNING):
-                return _fail_for_silence(case, reason, now_ms)
+                return lose_worker(case, reason, now_ms, silent=True)
             return case, []
         case MemberLost(member, now_ms):
             return _ask_if_ready(replace(case, lost=case.lost | {member}), now_ms)
-        case ClaimReceived(result_hash, failure, now_ms, blames_requester, units):
+        case ClaimReceived(result_hash, failure, now_ms, blames_requester, units, owns_up):
             if case.phase not in (Phase.AWARDED, Phase.RUNNING):
                 return case, []
-            reason = "" if failure is None else f"the worker reports: {failure}"
+            reason = _reported(failure)
             units = case.terms.units if units is None else min(units, case.terms.units)
             case = replace(case, result_hash=result_hash, reason=reason, units=units)
             if blames_requester:
                 return _to(case, Phase.SEEKING, now_ms), [SeekTask()]
+            if owns_up:
+                return lose_worker(case, reason, now_ms, silent=False)
             if failure is not None:
                 return _fail(case, reason, now_ms)
             return _to(case, Phase.REPLAYING, now_ms), [ReplaySamples()]
@@ -127,6 +138,8 @@ def step(case: Case, stimulus: Stimulus) -> Step:
                 return case, []
             case = _remember(replace(case, disputes={**case.disputes, segment: mismatch}), conviction)
             return _conclude_if_ready(case, now_ms) if case.phase is Phase.DISPUTED else (case, [])
+        case HandedOver():
+            return go_over(case, stimulus), []
         case OutcomeSeen():
             return replace(case, phase=Phase.CLOSED), []
         case TimePassed(now_ms):
@@ -140,6 +153,8 @@ def next_wake_ms(case: Case) -> int | None:
             return case.since_ms + case.terms.lease_ms
         case Phase.RUNNING:
             return case.terms.deadline_ms
+        case Phase.HANDING_OVER:
+            return round_ends_ms(case)
         case Phase.SEEKING | Phase.REPLAYING:
             return max(case.since_ms, case.terms.deadline_ms) + VERDICT_COMMIT_WAIT_MS
         case Phase.COMMITTED if not case.asked_opening:
@@ -169,9 +184,8 @@ def _fail_unnamed(case: Case, reason: str, now_ms: int) -> Step:
     return decide(case, settlement, reason or "the requester does not serve the spec and its data", now_ms)
 
 
-def _fail_for_silence(case: Case, reason: str, now_ms: int) -> Step:
-    case, effects = _fail(case, reason, now_ms)
-    return replace(case, provisional=True), effects
+def _reported(failure: str | None) -> str:
+    return "" if failure is None else f"the worker reports: {failure}"
 
 
 def _remember(case: Case, conviction: Conviction | None) -> Case:
@@ -235,9 +249,12 @@ def _conclude_if_ready(case: Case, now_ms: int) -> Step:
 def _on_time(case: Case, now_ms: int) -> Step:
     match case.phase:
         case Phase.AWARDED if now_ms >= case.since_ms + case.terms.lease_ms:
-            return _fail_for_silence(case, f"the worker did not start within {case.terms.lease_ms} ms", now_ms)
+            silence = f"the worker did not start within {case.terms.lease_ms} ms"
+            return lose_worker(case, silence, now_ms, silent=True)
         case Phase.RUNNING if now_ms >= case.terms.deadline_ms:
             return _fail(case, "the worker did not finish by the work deadline", now_ms)
+        case Phase.HANDING_OVER if now_ms >= round_ends_ms(case):
+            return next_round(case, now_ms)
         case Phase.SEEKING | Phase.REPLAYING if now_ms >= (next_wake_ms(case) or 0):
             return _give_up(case, f"our own {case.phase.name.lower()} did not end")
         case Phase.COMMITTED if not case.asked_opening:

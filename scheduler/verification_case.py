@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from ..protocol.handover import Successor
 from ..protocol.limits import START_LEASE_MS
 from ..protocol.settlement import NO_RESULT, Settlement
 from ..protocol.units import JobId, NodeId
@@ -17,6 +18,7 @@ class Phase(Enum):
 
     AWARDED = auto()
     RUNNING = auto()
+    HANDING_OVER = auto()
     SEEKING = auto()
     REPLAYING = auto()
     COMMITTED = auto()
@@ -29,8 +31,8 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CaseTerms:
-    """What is fixed by the award. `deadline_ms` is the work deadline on our monotonic clock; the winner must start
-    within `lease_ms`."""
+    """What is fixed by the award. `deadline_ms` is the work deadline on our monotonic clock; a worker must start within
+    `lease_ms`. `worker` and `price` are the present ones; `ladder` has all who may ever work, by rank."""
 
     job: JobId
     me: NodeId
@@ -41,6 +43,7 @@ class CaseTerms:
     units: int
     deadline_ms: int
     lease_ms: int = START_LEASE_MS
+    ladder: tuple[Successor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Case:
     terms: CaseTerms
     phase: Phase
     since_ms: int
+    rank: int = 0
+    """Of the present worker: how many may have worked before it."""
     result_hash: bytes = NO_RESULT
     units: int = 0
     """What OK would pay for."""
@@ -64,14 +69,19 @@ class Case:
     """Segments that others accuse: whether our replay differs from the claim, None while it runs."""
     decision: Settlement | None = None
     provisional: bool = False
-    """Decided by silence alone: a sign of life before the settlement undoes it."""
+    """The worker is lost by silence alone: a sign of life undoes that, before the settlement, or before we sign a
+    hand-over."""
     reason: str = ""
     convictions: Mapping[int, Conviction] = field(default_factory=dict)
     """What our own replays of bad segments gave, by segment."""
     round: int = 0
     round_started_ms: int = 0
     signed: Mapping[int, bytes] = field(default_factory=dict)
+    handover_round: int = 0
+    handover_round_started_ms: int = 0
+    handover_signed: int = 0
+    """The highest rank that we signed a hand-over to."""
 
     def leader(self, round_: int) -> NodeId:
-        """The member that leads a settlement round."""
+        """The member that leads a round of settlement or hand-over."""
         return self.terms.committee[round_ % len(self.terms.committee)]

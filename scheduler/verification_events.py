@@ -51,14 +51,16 @@ class MemberLost:
 
 @dataclass(frozen=True, slots=True)
 class ClaimReceived:
-    """`failure` is the worker's own message when it reports that it failed; `blames_requester` that its spec or data
-    did not come, or could not be computed by anyone. `units` are those that it wants to be paid for; None: all."""
+    """`failure` says why there is no result: the worker itself where it `owns_up`, else what is wrong with its claim.
+    `blames_requester`: its spec or data did not come, or could not be computed by anyone. `units` are those that it
+    wants to be paid for; None: all."""
 
     result_hash: bytes
     failure: str | None
     now_ms: int
     blames_requester: bool = False
     units: int | None = None
+    owns_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,14 @@ class SegmentAccused:
 
 
 @dataclass(frozen=True, slots=True)
+class HandedOver:
+    """m members, perhaps without us, entitled the node at `rank` to do the work."""
+
+    rank: int
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutcomeSeen:
     """The job is settled on chain."""
 
@@ -162,6 +172,15 @@ class ReplayDisputed:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposeHandover:
+    """Collect signatures for the node at `rank`, and make them the certificate."""
+
+    rank: int
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProposeSettlement:
     """`proof` is what FRAUD rests on."""
 
@@ -178,6 +197,9 @@ class GiveUp:
 
 Stimulus = (
     WorkerStarted | WorkerLost | MemberLost | ClaimReceived | TaskSought | SamplesReplayed | CommitReceived
-    | TracesOpened | FindingRevealed | DisputeReplayed | SegmentAccused | OutcomeSeen | TimePassed
+    | TracesOpened | FindingRevealed | DisputeReplayed | SegmentAccused | HandedOver | OutcomeSeen | TimePassed
 )  # fmt: skip
-Effect = ReplaySamples | SeekTask | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeSettlement | GiveUp
+Effect = (
+    ReplaySamples | SeekTask | SendCommit | AskOpening | SendReveal | ReplayDisputed | ProposeHandover
+    | ProposeSettlement | GiveUp
+)  # fmt: skip

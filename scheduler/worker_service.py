@@ -1,6 +1,7 @@
-"""The winner's side of a job: fetch, work, report, claim, and open the traces (DESIGN 6, 7).
+"""The worker's side of a job: fetch, work, report, claim, and open the traces (DESIGN 6, 7).
 
-One WorkRun per award, with the work of the job's kind inside it. The outcome ends the work.
+One WorkRun per award or hand-over, with the work of the job's kind inside it. The outcome ends the work, or another
+node that took over.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..protocol.inference import InferSpec
 from ..protocol.limits import CONFIRM_TIMEOUT_S, START_LEASE_MS, VERDICT_COMMIT_WAIT_MS
 from ..protocol.messages import (
     Claim,
+    HandoverCertificate,
     Opening,
     OpenRequest,
     Progress,
@@ -38,14 +40,15 @@ from .supervision import plain_nursery, supervised
 from .task_fetch import Task, TaskUnserved, fetch_task, spec_of
 from .traces import SealedTraces
 from .training_work import TrainingWork
-from .wire import CLAIM, NOT_YET, START
+from .wire import CLAIM, HANDED_OVER, NOT_YET, START
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class WorkRun:
-    """One job that this node won. `over` once it claimed, or once the outcome came first."""
+    """One job that this node won, or took over. `over` once it claimed, or once the outcome or another worker came
+    first; `replaced` by that worker."""
 
     context: NodeContext
     data: DataService
@@ -53,6 +56,7 @@ class WorkRun:
     claim: Signed[Claim] | None = None
     claimed_at_ms: int = 0
     over: bool = False
+    replaced: bool = False
     lost: set[NodeId] = field(default_factory=set)
     """Members that died since the award: nobody waits for their verdicts."""
     pieces: Pieces = field(default_factory=Pieces)
@@ -82,7 +86,7 @@ class WorkRun:
             await supervised(self.job, self._broke, self._attempt)
             ended = True
         if self.over:
-            log.info("work ended: the job is over", job=base58(self.job))
+            log.info("work ended", job=base58(self.job), cause="the job is over for this node")
         elif not ended:
             await self.give_up("the work deadline passed")
         elif self._result is not None:
@@ -97,8 +101,17 @@ class WorkRun:
         backend = announce.inference.backend if announce.inference is not None else announce.execution_class
         return failed_claim(self.awarded.terms, backend, reason, status)
 
+    def replace(self, reason: str) -> None:
+        """Another node took over: this one will not be paid."""
+        if self.replaced:
+            return
+        self.replaced = True
+        self.context.counts["jobs_handed_over"] += 1
+        log.warning("work ended", job=base58(self.job), cause=reason)
+        self.stop()
+
     def stop(self) -> None:
-        """The outcome is known: what is not claimed by now is in vain."""
+        """The outcome is known, or another node works: what is not claimed by now is in vain."""
         self.over = True
         self.pieces.close()
         self._scope.cancel()
@@ -112,7 +125,16 @@ class WorkRun:
         self.claim = open_as(raw, self.context.wire.genesis, Claim)
         self.claimed_at_ms = self.context.wire.clock.monotonic_ms()
         self.over = True
-        await self.context.wire.tell_all(self.parties, CLAIM, raw, within_s=CONFIRM_TIMEOUT_S)
+        async with plain_nursery() as nursery:
+            nursery.start_soon(self._introduce, CONFIRM_TIMEOUT_S)
+            await self.context.wire.tell_all(self.parties, CLAIM, raw, within_s=CONFIRM_TIMEOUT_S)
+
+    async def _introduce(self, within_s: float) -> None:
+        """Whoever missed the hand-over to us hears of it from us: it would not believe us otherwise."""
+        if self.awarded.handover:
+            wire = self.context.wire
+            certificate = open_as(self.awarded.handover, wire.genesis, HandoverCertificate).message
+            await wire.tell_all(self.parties, HANDED_OVER, wire.seal(certificate), within_s=within_s)
 
     async def _attempt(self) -> None:
         job = base58(self.job)
@@ -132,6 +154,7 @@ class WorkRun:
         wire, job = self.context.wire, self.job
         started = wire.seal(StartNotice(job=job, started_at_ms=wire.clock.unix_ms()))
         async with plain_nursery() as nursery:
+            nursery.start_soon(self._introduce, START_LEASE_MS / 1000)
             nursery.start_soon(wire.tell_all_within, self.parties, START, started, START_LEASE_MS / 1000)
             self._task = task = await fetch_task(self.context, self.data, self.awarded)
             self._work = self._work_on(task)

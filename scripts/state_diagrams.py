@@ -7,13 +7,15 @@ small world with three members can bring it to, and an arrow is drawn for each c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from cyxnode.protocol.handover import Successor
 from cyxnode.protocol.hashing import bid_commitment
 from cyxnode.protocol.messages import Capability, Heartbeat
 from cyxnode.protocol.units import JobId, NodeId
-from cyxnode.scheduler import auction, job, presence, verification
+from cyxnode.scheduler import auction, job, presence, verification, verification_handover
 
 STATES_MAX = 200_000
 """A walk that grows beyond this is a mistake in its world."""
@@ -132,11 +134,14 @@ def auction_diagram() -> str:
 
 
 def verification_diagram() -> str:
-    """A case, walked as a member that does not lead, with a second member that may accuse; one settlement round is
-    as good as many."""
-    terms = verification.CaseTerms(JOB, ME, (A, ME, B), 2, NodeId(bytes([9]) * 32), 1, 1, 4_000)
+    """A case, walked as a member that does not lead, with a second member that may accuse; one round is as good as
+    many, of settlement and of hand-over, and a successor, like a sealed verdict, goes the way of a case
+    that nobody follows."""
+    ladder = tuple(Successor(rank, NodeId(bytes([9 + rank]) * 32), 1, 0) for rank in range(2))
+    terms = verification.CaseTerms(JOB, ME, (A, ME, B), 2, ladder[0].node, 1, 1, 4_000, ladder=ladder)
     unsold = verification.open_unsold(terms, "no bid was revealed", 0)[0]
-    starts = [(verification.open_case(terms, 0), 0), (unsold, 0)]
+    alone = replace(terms, ladder=())
+    starts = [(verification.open_case(each, 0), 0) for each in (alone, terms)] + [(unsold, 0)]
     findings = {
         "agrees": verification.Finding(True, -1, True),
         "accuses": verification.Finding(False, 0, True),
@@ -146,7 +151,8 @@ def verification_diagram() -> str:
         yield "WorkerStarted", verification.WorkerStarted(now_ms)
         yield "WorkerLost", verification.WorkerLost("lost", now_ms)
         yield "ClaimReceived (completed)", verification.ClaimReceived(bytes(32), None, now_ms)
-        yield "ClaimReceived (failed)", verification.ClaimReceived(bytes(32), "failed", now_ms)
+        yield "ClaimReceived (failed)", verification.ClaimReceived(bytes(32), "failed", now_ms, owns_up=True)
+        yield "ClaimReceived (contradicts the announce)", verification.ClaimReceived(bytes(32), "no seal", now_ms)
         yield "ClaimReceived (unserved or invalid)", verification.ClaimReceived(bytes(32), "unserved", now_ms, True)
         for found in (True, False):
             yield "TaskSought", verification.TaskSought(found, now_ms)
@@ -163,17 +169,21 @@ def verification_diagram() -> str:
                     yield label, verification.FindingRevealed(member, finding, "", now_ms)
         for mismatch in (True, False):
             yield "DisputeReplayed", verification.DisputeReplayed(0, mismatch, now_ms)
+        yield "HandedOver", verification.HandedOver(1, now_ms)
         yield "OutcomeSeen", verification.OutcomeSeen()
 
     def moves(item: Any) -> Iterator[tuple[str, Any]]:
         state, now_ms = item
+        if state.rank or (state.terms.ladder and state.own):
+            return
         for label, stimulus in stimuli(now_ms):
             yield label, (verification.step(state, stimulus)[0], now_ms)
         wake_ms = verification.next_wake_ms(state)
         if wake_ms is not None:
             yield "TimePassed", (verification.step(state, verification.TimePassed(wake_ms))[0], wake_ms)
 
-    with patch.object(verification, "SETTLE_ROUNDS_MAX", 1):
+    rounds = patch.object(verification_handover, "HANDOVER_ROUNDS_MAX", 1)
+    with patch.object(verification, "SETTLE_ROUNDS_MAX", 1), rounds:
         arrows = walk(starts, moves, lambda item: str(item[0].phase.name))
     return diagram(arrows, "AWARDED", ["CLOSED", "GIVEN_UP"])
 

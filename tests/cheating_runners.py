@@ -153,6 +153,25 @@ class DyingRunner(HonestRunner):
         return Dying(session, spec)  # type: ignore[return-value]
 
 
+class FirstDies(DyingRunner):
+    """Of all runners with the same `dead` list, the first that trains dies."""
+
+    def __init__(self, dead: list[object]) -> None:
+        super().__init__()
+        self.dead = dead
+
+    def wrap(self, session: RunnerSession, spec: TrainSpec) -> RunnerSession:
+        dead, dying = self.dead, super().wrap(session, spec)
+
+        @dataclass
+        class Perhaps(Session):
+            async def train(self, emit: Emit) -> TrainDone:
+                dead.append(self)
+                return await (dying if len(dead) == 1 else self.honest).train(emit)
+
+        return Perhaps(session, spec)  # type: ignore[return-value]
+
+
 class AccusingRunner(HonestRunner):
     """The first session of all runners with the same `liars` list that replays anything claims to see other bits."""
 

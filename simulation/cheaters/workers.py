@@ -23,6 +23,7 @@ from ...protocol.ports import (
     TrainEvent,
     TrainTask,
 )
+from ...protocol.settlement import NOBODY
 from ...protocol.spec import TrainSpec, encode_spec, spec_hash
 from ...protocol.units import NodeId
 from ...scheduler.node import Ports
@@ -62,6 +63,14 @@ def worker_fate(me: NodeId, key: bytes, ending: Ending) -> Fate:
         return Fate.NEITHER
     fates = {Verdict.OK: Fate.PAID, Verdict.FAILED: Fate.CAUGHT, Verdict.FRAUD: Fate.CAUGHT}
     return fates.get(account.verdict or Verdict.UNSOLD, Fate.NEITHER)
+
+
+def absent_fate(me: NodeId, key: bytes, ending: Ending) -> Fate:
+    """What became of a job that `me` was to do and let lie: another node may have taken over, and been settled with."""
+    account = ending.settled(key)
+    if account is not None and account.worker not in (me, NOBODY):
+        return Fate.CAUGHT
+    return worker_fate(me, key, ending)
 
 
 class PartialWork(WorkerCheat):
@@ -231,6 +240,10 @@ class VanishingWorker(WorkerCheat):
 
         return Dying(inner, task)
 
+    def fate(self, key: bytes, ending: Ending) -> Fate:
+        """By the verdict on chain."""
+        return absent_fate(self.me, key, ending)
+
     def vanish(self) -> None:
         """Power off, and on again after RETURN_S."""
         self.world.kill(self.peer)
@@ -261,4 +274,4 @@ class AbsentWinner(Meddler):
 
     def fate(self, key: bytes, ending: Ending) -> Fate:
         """By the verdict on chain."""
-        return worker_fate(self.me, key, ending)
+        return absent_fate(self.me, key, ending)

@@ -1,4 +1,5 @@
-"""Workers that stop: silent ones are given up within the bounds of presence and lease, and nobody waits for ever."""
+"""Workers that stop, where nobody could take over: they are given up within the bounds of presence and lease, and no
+one waits for ever. With a runner-up: test_handed_over_jobs.py."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 async def test_a_worker_that_dies_in_the_middle_is_given_up_when_its_heartbeats_stop(autojump_clock: object) -> None:
     async with open_world() as world:
-        await world.add_nodes(5, lambda: SimulatedRunner(1.0))
+        await world.add_nodes(4, lambda: SimulatedRunner(1.0))
         requester = await world.add_requester()
         async with trio.open_nursery() as nursery:
 
@@ -36,7 +37,7 @@ async def test_a_worker_that_dies_in_the_middle_is_given_up_when_its_heartbeats_
         assert await world.balance(requester.wire.me) == 50 * MICRO
 
 
-async def test_a_winner_that_never_starts_loses_the_job_after_its_lease(autojump_clock: object) -> None:
+async def test_winners_that_never_start_lose_the_job_one_lease_after_the_other(autojump_clock: object) -> None:
     async with open_world() as world:
         config = await (await world.ports("reader", micro_cyx=0)).chain.config()
         silent = {START, CLAIM, SPEC}
@@ -52,13 +53,14 @@ async def test_a_winner_that_never_starts_loses_the_job_after_its_lease(autojump
         result = await run_job(requester)
         assert result.phase is JobPhase.FAILED
         assert "did not start" in result.reason
-        assert trio.current_time() - started < START_LEASE_MS / 1000 + 10
+        assert trio.current_time() - started < 2 * START_LEASE_MS / 1000 + 10
         assert await world.balance(requester.wire.me) == 50 * MICRO
+        assert await world.failures() == {world.winner(): 1}, "the last one is named, and nobody else"
 
 
 async def test_a_worker_that_restarts_owns_up_instead_of_staying_silent(autojump_clock: object) -> None:
     async with open_world() as world:
-        await world.add_nodes(5, lambda: SimulatedRunner(1.0))
+        await world.add_nodes(4, lambda: SimulatedRunner(1.0))
         requester = await world.add_requester()
         async with trio.open_nursery() as nursery:
 
@@ -67,7 +69,7 @@ async def test_a_worker_that_restarts_owns_up_instead_of_staying_silent(autojump
                 worker = await winner_of(world)
                 await trio.sleep(5)
                 world.kill(worker)
-                name = next(f"node{n}" for n in range(5) if world.key(f"node{n}").node_id == worker)
+                name = next(f"node{n}" for n in range(4) if world.key(f"node{n}").node_id == worker)
                 await trio.sleep(2)
                 await world.add_node(name, SimulatedRunner(1.0))
 

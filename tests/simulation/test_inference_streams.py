@@ -69,7 +69,8 @@ async def test_what_was_not_streamed_is_shown_from_the_result(autojump_clock: ob
 
 
 async def test_a_worker_that_dies_in_mid_answer_is_not_paid(autojump_clock: object) -> None:
-    async with market(lambda: serving(pace_s=1.0)) as (world, requester, heard):
+    """Nobody can take over: three of the four are members."""
+    async with market(lambda: serving(pace_s=1.0), count=4) as (world, requester, heard):
 
         async def kill(worker: NodeId) -> None:
             world.kill(worker)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import trio
 
+from cheating_runners import FirstDies
 from cyxnode.p2p.memory import MemoryTransport
 from cyxnode.protocol import codec
 from cyxnode.protocol.chain import JobState
@@ -104,6 +105,30 @@ def _json(receipt: object) -> bytes:
     import json
 
     return json.dumps(receipt).encode()
+
+
+@pytest.mark.parametrize("told_of_it", [True, False])
+async def test_what_a_worker_that_took_over_brought_is_receipted_with_its_hand_over(
+    autojump_clock: object, told_of_it: bool
+) -> None:
+    """Whether the requester lived to hear of the hand-over, or learns of it from those who kept the claim."""
+    dead: list[object] = []
+    async with open_world() as world:
+        await world.add_nodes(NODES, lambda: FirstDies(dead))
+        told = await killed(world, "training")
+        assert "handed over" in told.stages
+        await settled(world, told)
+        if not told_of_it:
+            for name in ("handover", "claim"):
+                told.evidence.pop(name, None)
+        async with life(world, "requester", trio.CancelScope()) as service:
+            result = await service.recover(told)
+        assert result.phase is JobPhase.SETTLED and result.weights is not None and result.receipt is not None, result
+        assert any("hand-over to" in line for line in verify_receipt(load_receipt(_json(result.receipt))))
+        again = told_of(world, "requester")
+        one = summarise(again, running=False)
+        assert "handover" in again.evidence and not one.notes
+        assert (one.worker, one.price) == (result.receipt["worker"], result.receipt["price_micro_cyx"])
 
 
 async def test_a_later_submit_tells_the_end_and_the_result_can_still_be_had(autojump_clock: object) -> None:

@@ -6,18 +6,20 @@ import msgspec
 import pytest
 import trio
 
+from cyxnode.executor.simulated import SimulatedRunner
 from cyxnode.p2p.memory_network import constant_latency
 from cyxnode.protocol.chain import Verdict
+from cyxnode.protocol.handover import Successor, digest_of, handover_message
 from cyxnode.protocol.identity import KeyPair
 from cyxnode.protocol.limits import MICRO
-from cyxnode.protocol.messages import Outcome
+from cyxnode.protocol.messages import HandoverCertificate, Outcome
 from cyxnode.protocol.settlement import Settlement, settle_message
-from cyxnode.protocol.units import JobId
+from cyxnode.protocol.units import JobId, NodeId
 from cyxnode.protocol.validation import market_topic
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.room import Room
 from cyxnode.scheduler.settlement_service import settle_instruction
-from market_world import World, open_world, run_job
+from market_world import World, open_world, run_job, winner_of
 
 pytestmark = pytest.mark.slow
 
@@ -87,3 +89,36 @@ async def test_a_member_that_signs_both_ways_is_slashed_by_whoever_hears_it(auto
         accounts = {account.node: account for account in await ports.chain.nodes()}
         assert {node for node, account in accounts.items() if account.retired} == {liar.node_id for liar in liars}
         assert all(accounts[liar.node_id].stake == 0 for liar in liars)
+
+
+async def test_a_member_that_signs_two_successors_is_slashed_and_moves_nothing(autojump_clock: object) -> None:
+    """It does not even take a hand-over: the job itself goes on as if nothing had been said."""
+    async with open_world() as world:
+        await world.add_nodes(6, lambda: SimulatedRunner(0.2))
+        requester = await world.add_requester()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def lie() -> None:
+                worker = await winner_of(world)
+                room = next(room for room in rooms(world) if room.awarded is not None)
+                assert room.awarded is not None
+                terms, award = room.awarded.terms, room.awarded.certified.award
+                keys = {world.key(f"node{number}").node_id: world.key(f"node{number}") for number in range(6)}
+                liar = keys[terms.committee[0]]
+                for node in (award.ranking[1].bidder, award.ranking[2].bidder):
+                    step = Successor(1, NodeId(node), 40_000, 0)
+                    digest = digest_of(terms, award, step)
+                    said = HandoverCertificate(
+                        job=terms.job, award=award.digest, rank=1, from_leaf=0, successor=node, price=step.price,
+                        round=0, signatures=((liar.node_id, liar.sign(handover_message(terms, 1, 0, digest))),),
+                        reason="a lie",
+                    )  # fmt: skip
+                    await requester.wire.publish(market_topic(terms.announce.execution_class), said)
+                await trio.sleep(5)
+                assert world.winner() == worker
+                assert await world.slashed() == {liar.node_id: 100 * MICRO}
+
+            result = await run_job(requester)
+        assert result.phase is JobPhase.SETTLED, result
+        assert result.receipt is not None and "handovers" not in result.receipt["evidence"]

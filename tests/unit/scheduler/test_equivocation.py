@@ -12,10 +12,11 @@ from cyxnode.protocol.award import award_message
 from cyxnode.protocol.chain import SlashEquivocation, Verdict
 from cyxnode.protocol.envelope import seal
 from cyxnode.protocol.errors import ChainRejected, ChainUnreachable
+from cyxnode.protocol.handover import certified_digest, handover_message
 from cyxnode.protocol.hashing import QuorumKind, quorum_message
 from cyxnode.protocol.identity import KeyPair, verify
-from cyxnode.protocol.limits import STATEMENTS_HEARD_MAX
-from cyxnode.protocol.messages import AwardVote
+from cyxnode.protocol.limits import HANDOVER_ROUNDS_MAX, STATEMENTS_HEARD_MAX
+from cyxnode.protocol.messages import AwardVote, HandoverCertificate
 from cyxnode.protocol.settlement import Settlement
 from cyxnode.scheduler.equivocation import (
     NODE_RETIRED,
@@ -24,6 +25,7 @@ from cyxnode.scheduler.equivocation import (
     accuse,
     contradictions,
     in_certificate,
+    in_handover,
     in_outcome,
 )
 from sample_job import AWARDED, JOB, MEMBERS, PAID, TERMS, WORKER, outcome
@@ -68,6 +70,37 @@ def test_two_settlements_in_one_round_contradict_each_other() -> None:
     failed = Settlement(Verdict.FAILED, WORKER.node_id, 0, 0, bytes(32), 0)
     found = contradictions(heard, TERMS, in_outcome(TERMS, outcome(failed, MEMBERS[1:])))
     assert {one.node for one in found} == {member.node_id for member in MEMBERS[1:]}
+
+
+def hand_over(successor: bytes, rank: int = 1, round_: int = 0, signer: KeyPair = LIAR) -> HandoverCertificate:
+    said = HandoverCertificate(
+        job=JOB, award=b"a" * 32, rank=rank, from_leaf=0, successor=successor, price=7, round=round_, signatures=(),
+        reason="silence",
+    )  # fmt: skip
+    message = handover_message(TERMS, rank, round_, certified_digest(TERMS, said))
+    return msgspec.structs.replace(said, signatures=((signer.node_id, signer.sign(message)),))
+
+
+def test_two_successors_of_one_rank_and_round_contradict_each_other() -> None:
+    """Also in certificates that are none, for want of signatures."""
+    heard = Heard()
+    assert not contradictions(heard, TERMS, in_handover(TERMS, hand_over(WORKER.node_id, round_=2)))
+    (found,) = contradictions(heard, TERMS, in_handover(TERMS, hand_over(MEMBERS[1].node_id, round_=2)))
+    assert (found.node, found.kind) == (LIAR.node_id, QuorumKind.HANDOVER)
+    for digest, signature in zip(found.digests, found.signatures, strict=True):
+        message = quorum_message(QuorumKind.HANDOVER, found.sequence, found.round, TERMS.context, digest)
+        assert verify(LIAR.node_id, message, signature), "the program must believe it"
+
+
+def test_successors_of_two_ranks_or_two_rounds_do_not() -> None:
+    heard, others = Heard(), [(2, 0), (1, 1), (1, HANDOVER_ROUNDS_MAX - 1), (2, HANDOVER_ROUNDS_MAX - 1)]
+    assert not contradictions(heard, TERMS, in_handover(TERMS, hand_over(WORKER.node_id)))
+    for rank, round_ in others:
+        said = hand_over(MEMBERS[1].node_id, rank, round_)
+        assert not contradictions(heard, TERMS, in_handover(TERMS, said))
+    assert len(heard._first) == 5
+    assert not list(in_handover(TERMS, hand_over(WORKER.node_id, signer=KeyPair(b"s" * 32))))
+    assert not list(in_handover(TERMS, msgspec.structs.replace(hand_over(WORKER.node_id), price=8)))
 
 
 @pytest.mark.parametrize("changes", [{"round": 1}, {"kind": QuorumKind.SETTLE}, {"signer": MEMBERS[1].node_id}, {}])
