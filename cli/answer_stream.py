@@ -57,6 +57,17 @@ class AnswerStream:
         self._turn += 1
         self._show_due()
 
+    def restart(self) -> None:
+        """Another node answers: all answers begin anew, below what was shown of the ones before."""
+        if self.began:
+            self._end_line()
+            self._write("\n")
+            self._aside("what is shown above was broken off, and is no part of the answer that begins now")
+        self._waiting.clear()
+        self._shown = [""] * self._count
+        self._turn = 0
+        self._ended.clear()
+
     def finish(self, answers: Sequence[str]) -> bool:
         """Show what is missing of the settled answers; returns whether all that was shown is in them."""
         true = all(self._is_true(index, answer) for index, answer in enumerate(answers))

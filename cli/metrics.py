@@ -85,7 +85,8 @@ METRICS: dict[str, Metric] = {
     "cyxnode_jobs_open": Metric("gauge", "Jobs followed now.", who="node"),
     "cyxnode_jobs_running": Metric("gauge", "Jobs won and not yet claimed.", who="node"),
     "cyxnode_jobs_announced_total": Metric("counter", "Jobs of our class heard of.", who="node"),
-    "cyxnode_jobs_won_total": Metric("counter", "Jobs won.", who="node"),
+    "cyxnode_jobs_won_total": Metric("counter", "Jobs won, or taken over.", who="node"),
+    "cyxnode_jobs_handed_over_total": Metric("counter", "Jobs won that another node took over.", who="node"),
     "cyxnode_jobs_claimed_total": Metric("counter", "Claims told for jobs won.", who="node"),
     "cyxnode_jobs_settled_total": Metric("counter", "Jobs won that settled OK.", who="node"),
     "cyxnode_jobs_failed_total": Metric("counter", "Jobs won that settled otherwise.", ("verdict",), "node"),
@@ -97,6 +98,8 @@ METRICS: dict[str, Metric] = {
     "cyxnode_slashed_micro_cyx": Metric("gauge", "What the stake has lost, in micro-CYX.", who="node"),
     "cyxnode_chain_reachable": Metric("gauge", "1 when the chain answered the last question.", who="node"),
 }
+COUNTED = ("jobs_announced", "jobs_won", "jobs_handed_over", "jobs_claimed", "jobs_settled", "seats_taken")
+"""What a node counts since its start, and is told as it is."""
 Samples = dict[str, dict[tuple[str, ...], float]]
 """By metric, then by the values of its labels."""
 
@@ -182,9 +185,7 @@ class Gauges:
             "cyxnode_jobs_open": {(): len(rooms.by_job)},
             "cyxnode_jobs_running": {(): rooms.running()},
             "cyxnode_seats_held": {(): seats},
-            **{f"cyxnode_{name}_total": {(): counts[name]} for name in ("jobs_announced", "jobs_won", "jobs_claimed")},
-            "cyxnode_jobs_settled_total": {(): counts["jobs_settled"]},
-            "cyxnode_seats_taken_total": {(): counts["seats_taken"]},
+            **{f"cyxnode_{name}_total": {(): counts[name]} for name in COUNTED},
             "cyxnode_jobs_failed_total": _labelled(counts, "jobs_failed/"),
             "cyxnode_verdicts_total": _labelled(counts, "verdicts/"),
             "cyxnode_stake_micro_cyx": {(): account.stake if account else 0},

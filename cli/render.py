@@ -47,11 +47,18 @@ WAITS = {
     "started": "the worker's first progress",
     "training": "the worker's result",
     "answering": "the next token",
+    "handed over": "the next worker to start",
     "claimed": "the committee's verdict",
     "settled": "the result",
 }
 """What a job waits for after each stage. A job that nobody settles is refunded when its refund time has come."""
-COLOURS = {"trouble": "red", "declined": "dim", "queued": "yellow", "answering": "yellow"}
+COLOURS = {
+    "trouble": "red",
+    "declined": "dim",
+    "queued": "yellow",
+    "answering": "yellow",
+    "handed over": "yellow",
+}
 UNVERIFIED = "not verified yet: what follows is what the worker says; the committee checks it at the end"
 
 
@@ -106,13 +113,13 @@ class JobView:
 
     def _stage(self, stage: Stage) -> None:
         self._began_ms = stage.at_ms if self._began_ms is None else self._began_ms
-        if stage.name in ("claimed", "settled", "completed", "expired"):
+        if stage.name in ("claimed", "handed over", "settled", "completed", "expired"):
             self.stop()
+        if stage.name == "handed over" and self.answers is not None:
+            self.answers.restart()
         self._last = stage.name if stage.name in WAITS else self._last
         seconds = (stage.at_ms - self._began_ms) / 1000
-        colour = {"trouble": "red", "declined": "dim", "queued": "yellow", "answering": "yellow"}.get(
-            stage.name, "cyan"
-        )
+        colour = COLOURS.get(stage.name, "cyan")
         detail = UNVERIFIED if stage.name == "answering" and self.answers is not None else unmarked(stage.detail)
         self._line(f"[dim]{seconds:7.2f} s[/]  [{colour}]{stage.name:12}[/] {detail}")
 

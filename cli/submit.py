@@ -55,7 +55,8 @@ def submit_train(
     faucet: bool,
     as_json: bool,
 ) -> int:
-    """Train a model on the network. The spec is readable by 1 + k operators: the worker and the committee."""
+    """Train a model on the network. The spec is readable by 1 + k operators, the worker and the committee, and by one
+    more for each hand-over to another worker."""
     from rich.console import Console
 
     from .compose import Place, open_client

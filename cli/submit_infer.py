@@ -105,7 +105,8 @@ def submit_infer(
     faucet: bool,
     as_json: bool,
 ) -> int:
-    """Ask a model on the network. Prompts and answers are readable by 1 + k operators: the worker and the committee."""
+    """Ask a model on the network. Prompts and answers are readable by 1 + k operators, the worker and the committee;
+    the prompts by one more for each hand-over to another worker."""
     wanted, cap = parse_model(model), parse_cyx(budget, field="budget") if budget is not None else MicroCyx(0)
     if budget is not None and not cap:
         raise LocalError("is zero", field="budget", fix="offer something")

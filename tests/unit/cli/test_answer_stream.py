@@ -48,6 +48,25 @@ def test_interleaved_answers_are_shown_one_after_the_other() -> None:
     assert shown.text == "abc\n\nxyz\n" and shown.said == []
 
 
+async def test_the_answers_of_a_worker_that_takes_over_begin_anew() -> None:
+    shown = Shown(2)
+    view = JobView(Console(file=io.StringIO()), shown.stream)
+    for prompt, text in ((0, "ab"), (1, "x")):
+        shown.stream.add(piece(prompt, text))
+    view.observe(Stage("handed over", 1, "9mN2 takes over"))
+    assert shown.text == "ab\n\n" and "no part of the answer" in shown.said[0]
+    for prompt, text in ((0, "c"), (1, "z")):
+        shown.stream.add(piece(prompt, text))
+    assert shown.stream.finish(["cd", "z"]), "what the one before said does not count"
+    assert shown.text == "ab\n\ncd\n\nz\n" and len(shown.said) == 1
+
+
+def test_nothing_is_said_of_a_hand_over_before_the_first_token() -> None:
+    shown = Shown()
+    shown.stream.restart()
+    assert shown.text == "" and shown.said == []
+
+
 def test_a_turn_ends_with_the_last_piece_of_its_answer() -> None:
     shown = Shown(3)
     shown.stream.add(piece(1, "x"))
