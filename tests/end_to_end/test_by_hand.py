@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -220,25 +219,33 @@ def test_an_unknown_job_cannot_be_watched(network: Network) -> None:
     assert_error(network.run("job", "watch", "11111111111111111111111111111112"), "job_id", 2)
 
 
-def test_a_killed_worker_costs_the_requester_nothing(network: Network, tmp_path: Path) -> None:
+def test_the_runner_up_is_paid_when_the_worker_is_killed(network: Network, tmp_path: Path) -> None:
     network.run("chain", "airdrop", "--name", "bob", "--cyx", "50")
-    seen, order = len(network.working()), str(order_file(tmp_path, epochs="250", budget_cyx='"20"'))
-    arguments = ("submit", "train", order, "--name", "bob", "--rpc", network.rpc, "--json")
-    with started(network.home, *arguments, log=tmp_path / "submit.log") as submit:
+    seen, order, log = len(network.working()), order_file(tmp_path, epochs="90"), tmp_path / "submit.log"
+    arguments = ("submit", "train", str(order), "--name", "bob", "--rpc", network.rpc, "--json")
+    with started(network.home, *arguments, log=log) as submit:
         winner, job = until(lambda: network.working()[seen:], 40, "somebody works")[-1]
-        until(lambda: "  training " in (tmp_path / "submit.log").read_text(), 30, "training")
+        until(lambda: "  training " in log.read_text(), 30, "training")
         node = Process(network.nodes[winner].pid)
         workers = node.children(recursive=True)
-        assert workers and network.balance("bob").micro_cyx == 30_000_000
+        assert workers
         node.kill()
         until(lambda: not running(workers), 10, "the worker process ended with its node")
+        until(lambda: "  handed over " in log.read_text(), 60, "the hand-over")
+        follower, same = until(lambda: network.working()[-1:], 10, "the runner-up works")[0]
         out, _ = submit.communicate(timeout=90)
+    assert (same, follower != winner) == (job, True)
+    assert "takes over at" in log.read_text() and "begins anew: the worker's heartbeats stopped" in log.read_text()
     end: dict[str, Any] = json.loads(out)
-    assert submit.returncode == 7 and end["status"] == "failed" and end["job_id"] == job
-    assert end["reason"] and "\n" not in end["reason"]
-    assert end["cost_micro_cyx"] == 0
-    assert network.balance("bob").micro_cyx == 50_000_000
-    assert os.path.exists(end["receipt"])
+    assert (submit.returncode, end["status"], end["job_id"]) == (0, "settled", job), end
+    receipt = json.loads(Path(end["receipt"]).read_text())
+    (ready,) = events(network.log(follower), "node ready")
+    assert receipt["worker"] == ready["node"] and len(receipt["evidence"]["handovers"]) == 1
+    assert 0 < end["cost_micro_cyx"] == receipt["paid"]["amount"] <= receipt["price_micro_cyx"]
+    assert 50_000_000 - end["cost_micro_cyx"] - network.balance("bob").micro_cyx in range(-2, 1)
+    for proof in ((), ("--rpc", network.rpc)):
+        verified = cyxnode(network.home, "receipt", "verify", end["receipt"], *proof)
+        assert verified.returncode == 0 and "hand-over to" in verified.stdout, verified.stderr
 
 
 def test_models_come_to_the_market_and_leave_it(network: Network) -> None:

@@ -127,7 +127,7 @@ def test_an_answer_that_is_broken_off_is_called_unverified(network: Network, tmp
     assert "Traceback" not in log.read_text()
 
 
-def test_a_node_that_is_killed_in_mid_answer_costs_nothing(network: Network, tmp_path: Path) -> None:
+def test_the_runner_up_answers_anew_when_a_node_is_killed_in_mid_answer(network: Network, tmp_path: Path) -> None:
     """The last test of this file: it leaves a network with one node less."""
     from psutil import Process
 
@@ -147,9 +147,13 @@ def test_a_node_that_is_killed_in_mid_answer_costs_nothing(network: Network, tmp
         node.kill()
         out = submit.stdout.read() or b""
         rest, _ = submit.communicate(timeout=90)
-    text = (out + rest).decode()
-    assert submit.returncode == 7 and "status        failed" in text and "cost          0.000000 CYX" in text
-    assert "what is shown above was NOT verified, and is not charged" in log.read_text()
+    text, told = (out + rest).decode(), log.read_text()
+    assert submit.returncode == 0 and "status        settled" in text, told
+    assert "  handed over " in told and "no part of the answer that begins now" in told
+    (named,) = [line.split(None, 1)[1] for line in text.splitlines() if line.startswith("receipt  ")]
+    receipt = load_receipt(Path(named).read_bytes())
+    assert any("hand-over to" in line for line in verify_receipt(receipt))
+    assert receipt["metrics"]["tokens_generated"] > 0 and not receipt["worker"].startswith(winner)
 
 
 def _node_of(network: Network, process: Any) -> str:
