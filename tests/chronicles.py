@@ -80,6 +80,11 @@ AWARDED = (
     Reached(stage="awarded", detail=""),
 )
 RUNNING = (*AWARDED, Moved(phase="running", cause="the winner"), Reached(stage="started", detail=""))
+HANDED_OVER = (
+    *RUNNING,
+    Moved(phase="awarded", cause="the next one: the worker's heartbeats stopped"),
+    Reached(stage="handed over", detail="the next one takes over at 0.04 CYX and begins anew"),
+)
 CLAIMED = (
     *RUNNING,
     Kept(what="claim", raw=PROOF.claim),
@@ -118,6 +123,7 @@ STATES: dict[str, tuple[AnyFact, ...]] = {
     "seated": SEATED,
     "awarded": AWARDED,
     "running": RUNNING,
+    "handed over": HANDED_OVER,
     "claimed": CLAIMED,
     "decided": DECIDED,
     "settled": SETTLED,

@@ -150,6 +150,13 @@ def test_a_winner_has_a_lease() -> None:
     assert late.until_ms == FUNDED.refund_at_s * 1000
 
 
+def test_who_takes_over_has_a_lease_of_its_own() -> None:
+    handed_over_ms = told(STATES["handed over"]).since_ms
+    one = waiting(STATES["handed over"], handed_over_ms)
+    assert (one.state, one.until_ms) == ("awarded", handed_over_ms + 4_000)
+    assert "another node took over" in one.why and "takes over and begins anew" in one.then
+
+
 def test_a_running_job_tells_its_progress_and_its_deadline() -> None:
     one = waiting(STATES["running"], worked=(NOW_MS - 2_000, WORKED))
     assert "43.0 %, 2 s ago" in one.why and one.until_ms == FUNDED.work_deadline_s * 1000
