@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+import msgspec
 import pytest
 import trio
 
@@ -14,17 +15,19 @@ from cyxnode.protocol.envelope import Signed, open_as
 from cyxnode.protocol.errors import Refusal, RemoteError
 from cyxnode.protocol.handover import digest_of, handover_message, ladder
 from cyxnode.protocol.limits import CONFIRM_TIMEOUT_S
-from cyxnode.protocol.messages import Claim, HandoverCertificate, HandoverProposal
+from cyxnode.protocol.messages import Claim, HandoverCertificate, HandoverProposal, Progress, SpecRequest
 from cyxnode.protocol.settlement import sealed
 from cyxnode.protocol.units import NodeId
 from cyxnode.protocol.validation import market_topic
 from cyxnode.scheduler.auction_voting import Awarded
 from cyxnode.scheduler.claims import Failure, failed_claim
 from cyxnode.scheduler.committee_service import CaseRun
+from cyxnode.scheduler.requester_listener import Listener
 from cyxnode.scheduler.verification import Phase
 from cyxnode.scheduler.verification_events import SamplesReplayed, Stimulus
 from cyxnode.scheduler.wire import CLAIM, NOT_YET
 from market_world import World, open_world, run_job, winner_of
+from sample_messages import MESSAGES
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +39,8 @@ class Seat:
     world: World
     case: CaseRun
     awarded: Awarded
+    listener: Listener
+    """Of the job's requester."""
 
     def bidder(self, rank: int) -> NodeId:
         return NodeId(self.awarded.certified.award.ranking[rank].bidder)
@@ -88,7 +93,8 @@ async def seated() -> AsyncIterator[Seat]:
             room = next(room for room in rooms if room.case is not None)
             assert room.case is not None and room.awarded is not None
             assert room.case.state.phase is Phase.RUNNING
-            yield Seat(world, room.case, room.awarded)
+            assert requester._listener is not None
+            yield Seat(world, room.case, room.awarded, requester._listener)
             nursery.cancel_scope.cancel()
 
 
@@ -176,3 +182,34 @@ async def test_a_leader_cannot_have_a_healthy_worker_replaced(
             await seat.case.judge_handover(Signed(terms.committee[0], proposal, b""))
         with pytest.raises(RemoteError, match="not a member"):
             await seat.case.judge_handover(Signed(seat.bidder(1), proposal, b""))
+
+
+async def test_a_requester_follows_the_present_worker_alone(autojump_clock: object) -> None:
+    async with seated() as seat:
+        old, listener, job = seat.bidder(0), seat.listener, seat.awarded.terms.job
+        wire = seat.world.nodes[old].context.wire
+        heard: list[int] = []
+        listener.record.observe = lambda news: heard.append(news.sequence) if isinstance(news, Progress) else None
+
+        def progress(sequence: int) -> Progress:
+            sample = next(one for one in MESSAGES if isinstance(one, Progress))
+            return msgspec.structs.replace(sample, job=job, sequence=sequence)
+
+        class Streamed:
+            peer = old
+
+            async def receive(self) -> bytes:
+                await wire.publish(topic(seat), seat.certificate())
+                await trio.sleep(1)
+                return wire.seal(progress(9_001))
+
+        with trio.fail_after(30), pytest.raises(Refusal, match="not the worker of this job"):
+            await listener.on_progress(Streamed(), Signed(old, progress(9_000), b""))  # type: ignore[arg-type]
+        assert 9_000 in heard and 9_001 not in heard
+        with pytest.raises(Refusal, match="not the worker of this job"):
+            await listener.on_claim(seat.claim(old, "failed"))
+        asked = SpecRequest(job=job, certificate=seat.awarded.raw)
+        with pytest.raises(Refusal, match="the spec goes to the worker and the committee only"):
+            await listener.on_spec(Signed(old, asked, b""))
+        assert (await listener.on_spec(Signed(seat.bidder(1), asked, b""))).spec
+        assert listener.record.rank == 1 and listener.record.claim is None
