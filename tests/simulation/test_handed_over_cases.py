@@ -25,7 +25,7 @@ from cyxnode.scheduler.committee_service import CaseRun
 from cyxnode.scheduler.requester_listener import Listener
 from cyxnode.scheduler.verification import Phase
 from cyxnode.scheduler.verification_events import SamplesReplayed, Stimulus
-from cyxnode.scheduler.wire import CLAIM, NOT_YET
+from cyxnode.scheduler.wire import CLAIM, NOT_YET, SPEC
 from market_world import World, open_world, run_job, winner_of
 from sample_messages import MESSAGES
 
@@ -213,3 +213,14 @@ async def test_a_requester_follows_the_present_worker_alone(autojump_clock: obje
             await listener.on_spec(Signed(old, asked, b""))
         assert (await listener.on_spec(Signed(seat.bidder(1), asked, b""))).spec
         assert listener.record.rank == 1 and listener.record.claim is None
+
+
+async def test_a_successor_brings_its_hand_over_with_its_request_for_the_spec(autojump_clock: object) -> None:
+    async with seated() as seat:
+        job, wire = seat.awarded.terms.job, seat.world.nodes[seat.bidder(1)].context.wire
+        raw = wire.seal(seat.certificate())
+        asked = SpecRequest(job=job, certificate=seat.awarded.raw, handover=raw)
+        assert (await seat.listener.on_spec(Signed(seat.bidder(1), asked, b""))).spec
+        assert seat.listener.record.rank == 1 and seat.case.state.rank == 0
+        assert await wire.deliver(seat.member, SPEC, wire.seal(asked), within_s=10)
+        assert seat.case.state.rank == 1

@@ -15,7 +15,7 @@ from cyxnode.executor.simulated import SimulatedRunner
 from cyxnode.protocol.envelope import open_as
 from cyxnode.protocol.handover import ladder
 from cyxnode.protocol.limits import DEAD_AFTER_MS, MICRO, START_LEASE_MS
-from cyxnode.protocol.messages import HandoverCertificate, Message, Tokens
+from cyxnode.protocol.messages import HandoverCertificate, Message, SpecRequest, Tokens
 from cyxnode.protocol.ports import GossipMessage, GossipVerdict, Transport
 from cyxnode.protocol.receipt import verify_receipt
 from cyxnode.protocol.units import NodeId, base58, parse_id
@@ -111,10 +111,18 @@ async def test_the_runner_up_works_when_the_winner_never_starts(autojump_clock: 
 
 async def test_the_third_works_when_the_first_two_never_start(autojump_clock: object) -> None:
     async with open_world() as world:
-        world.tamper = silencing(world, await genesis_of(world), 2)
+        silent, asked = silencing(world, await genesis_of(world), 2), list[SpecRequest]()
+
+        def listen(sender: NodeId, to: NodeId, protocol: str, message: Any) -> Message | None:
+            if protocol == SPEC and sender == ranked(world)[2]:
+                asked.append(message)
+            return silent.change(sender, to, protocol, message)
+
+        world.tamper = replace(silent, change=listen)
         await world.add_nodes(7)
         result = await run_job(await world.add_requester())
         await paid_to_rank(world, result, 2)
+        assert asked and all(one.handover for one in asked), "whoever is asked learns of it at the latest now"
 
 
 async def test_the_runner_up_begins_anew_when_the_winner_dies_in_mid_training(autojump_clock: object) -> None:
