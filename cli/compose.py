@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -30,11 +31,13 @@ from ..protocol.limits import MICRO, REACH_PATIENCE_S
 from ..protocol.ports import Transport
 from ..protocol.units import base58
 from ..scheduler.known_peers import KnownPeers
-from ..scheduler.node import Ports, open_requester
-from ..scheduler.requester_service import News, RequesterService
+from ..scheduler.node import Ports
 from .paying import send_policy
 from .seeding import nobody_known
 from .world import SystemClock, SystemRandomness
+
+if TYPE_CHECKING:
+    from ..scheduler.requester_service import News, RequesterService
 
 FAUCET_LAMPORTS = 1_000_000_000
 FAUCET_MICRO_CYX = 200 * MICRO
@@ -92,6 +95,8 @@ async def open_client(
     key: KeyPair, folder: Path, place: Place, observe: Callable[[News], None], *, faucet: bool = False
 ) -> AsyncIterator[RequesterService]:
     """A requester on the real network, which looks into the DHT when it is short of peers, and serves nobody there."""
+    from ..scheduler.requester import open_requester
+
     async with (
         open_ports(key, folder, place, faucet=faucet) as ports,
         open_requester(ports, place.bootstrap, observe) as service,

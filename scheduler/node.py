@@ -6,7 +6,7 @@ speaks, so that whoever hears of it can rely on its stake.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -31,7 +31,6 @@ from .market_service import MarketService
 from .no_models import NoModels
 from .presence_service import Load, PresenceService
 from .registry import Registry
-from .requester_service import News, RequesterService
 from .supervision import plain_nursery
 from .wire import Wire
 
@@ -220,21 +219,3 @@ async def open_presence(
         await nursery.start(presence.run)
         yield presence
         nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def open_requester(
-    ports: Ports, bootstrap: tuple[str, ...], observe: Callable[[News], None]
-) -> AsyncIterator[RequesterService]:
-    """Join the network as a requester."""
-    config = await ports.chain.config()
-    kept = KnownPeers(ports.journal, ports.clock)
-    async with open_presence(
-        ports.key, ports.transport, config.genesis, ports.clock, ports.randomness, bootstrap, ports.opener, kept
-    ) as presence:
-        registry, wire, blobs = Registry(ports.chain, ports.clock), presence.wire, ports.blobs
-        async with plain_nursery() as nursery:
-            yield RequesterService(
-                wire, ports.chain, registry, presence, blobs, ports.journal, ports.randomness, observe, nursery
-            )
-            nursery.cancel_scope.cancel()

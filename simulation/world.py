@@ -38,7 +38,8 @@ from ..protocol.limits import MICRO
 from ..protocol.ports import Models, Runner
 from ..protocol.units import NodeId
 from ..scheduler.context import NodeSettings
-from ..scheduler.node import Node, Ports, may_serve, open_node, open_presence, open_requester
+from ..scheduler.node import Node, Ports, may_serve, open_node, open_presence
+from ..scheduler.requester import open_requester
 from ..scheduler.requester_service import News, RequesterService
 from .clock import START_S, SeededRandomness, VirtualClock
 from .geography import Geography

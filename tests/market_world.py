@@ -30,7 +30,8 @@ from cyxnode.protocol.limits import MICRO
 from cyxnode.protocol.ports import Journal, Models, Runner, Transport
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.context import NodeSettings
-from cyxnode.scheduler.node import Node, Ports, open_node, open_requester
+from cyxnode.scheduler.node import Node, Ports, open_node
+from cyxnode.scheduler.requester import open_requester
 from cyxnode.scheduler.requester_service import JobResult, News, RequesterService, TrainOrder
 from cyxnode.simulation.desk import simulated_spec
 

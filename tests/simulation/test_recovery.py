@@ -23,7 +23,8 @@ from cyxnode.scheduler.explanation_left import OnChain
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.job_summary import summarise
 from cyxnode.scheduler.kept_claims import BY_JOB, KeptClaim
-from cyxnode.scheduler.node import Node, open_requester
+from cyxnode.scheduler.node import Node
+from cyxnode.scheduler.requester import open_requester
 from cyxnode.scheduler.requester_service import News, RequesterService, Stage
 from cyxnode.scheduler.wire import RESULT
 from market_world import START_S, World, open_world, simple_order
