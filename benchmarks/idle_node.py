@@ -58,7 +58,7 @@ async def first_gossip_s() -> float:
     async with listener.run(), listener.subscribe(TOPIC, accept) as messages:
         began = time.monotonic()
         command = [sys.executable, "-c", NEWCOMER, TOPIC, listener.addresses()[0]]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: ASYNC220
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: ASYNC220
             with trio.fail_after(60):
                 await anext(messages)
             took = time.monotonic() - began
