@@ -9,7 +9,7 @@ from . import libp2p_quiet  # noqa: F401 -- before anything of libp2p
 # isort: split
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, cast
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, cast
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.network.stream.net_stream import NetStream
+from multiaddr import Multiaddr
 
-from ..protocol.limits import ADDRESSES_MAX
+from ..protocol.limits import ADDRESS_MAX_CHARS, ADDRESSES_MAX
 from ..protocol.units import NodeId
 from .addresses import PeerAddress, parse_address
 from .doors import host_of, is_own_machine
@@ -119,6 +120,15 @@ class RawStreams:
 def with_peer(address: str, node: NodeId) -> str:
     """A multiaddr that ends in its peer's id."""
     return address if "/p2p/" in address else f"{address}/p2p/{peer_id_text(node)}"
+
+
+def in_text(raws: Iterable[bytes]) -> list[str]:
+    """A stranger's binary multiaddrs as texts, without what is none; 2 * ADDRESSES_MAX are looked at."""
+    texts: list[str] = []
+    for raw in islice(raws, 2 * ADDRESSES_MAX):
+        with suppress(Exception):  # the library has a dozen ways to refuse them
+            texts += [str(Multiaddr(raw))] if len(raw) <= ADDRESS_MAX_CHARS else []
+    return texts
 
 
 def believed(addresses: Sequence[str], node: NodeId, told_from: str) -> tuple[str, ...]:

@@ -29,7 +29,6 @@ from multiaddr import Multiaddr
 from ..protocol.discovery import namespace_prefix, rendezvous_protocol
 from ..protocol.errors import PeerUnreachable
 from ..protocol.limits import (
-    ADDRESS_MAX_CHARS,
     ADDRESSES_MAX,
     DHT_ANSWER_MAX_BYTES,
     RENDEZVOUS_NAMESPACES_MAX,
@@ -48,7 +47,7 @@ from .dht.providers import subnet_of
 from .discovery_gate import Gate, Passed, Refused
 from .host import libp2p_id, node_of
 from .peer_id import peer_id_bytes
-from .raw_streams import RawStreams, believed
+from .raw_streams import RawStreams, believed, in_text
 
 _REGISTER, _UNREGISTER, _DISCOVER = Message.REGISTER, Message.UNREGISTER, Message.DISCOVER
 
@@ -122,7 +121,7 @@ class RendezvousPoint:
             return Refused("namespace")
         if not RENDEZVOUS_TTL_MIN_S <= entry.ttl <= RENDEZVOUS_TTL_S:
             return Refused("ttl", malformed=False)
-        fit = _addresses(peer, entry.peer.addrs, self._raw.remote_host(peer) or "127.0.0.1")
+        fit = believed(in_text(entry.peer.addrs), peer, self._raw.remote_host(peer) or "127.0.0.1")
         del entry.peer.addrs[:]
         entry.peer.addrs.extend(Multiaddr(text).to_bytes() for text in fit)
         if not fit:
@@ -188,17 +187,6 @@ async def _bounded(point: NodeId, attempt: Callable[[], Any]) -> Any:
             # The library raises what it met: refusals, broken streams, addresses that are none.
             cause = error
     raise PeerUnreachable(f"the rendezvous point {base58(point)} does not help: {cause!r}"[:300])
-
-
-def _addresses(node: NodeId, raws: Any, host: str) -> tuple[str, ...]:
-    texts: list[str] = []
-    for raw in raws[: 2 * ADDRESSES_MAX]:
-        try:
-            texts.append(str(Multiaddr(raw)) if len(raw) <= ADDRESS_MAX_CHARS else "")
-        except Exception:
-            # A stranger's bytes: the library has a dozen ways to refuse them.
-            continue
-    return believed(texts, node, host)
 
 
 class _Host:

@@ -243,3 +243,10 @@ async def winner_of(world: World) -> NodeId:
     while (winner := world.winner()) is None:  # noqa: ASYNC110
         await trio.sleep(0.02)
     return winner
+
+
+async def kill_winner(world: World, after_s: float) -> None:
+    """Wait for the first award, and kill its winner so many seconds later."""
+    winner = await winner_of(world)
+    await trio.sleep(after_s)
+    world.kill(winner)

@@ -7,6 +7,7 @@ has proven who speaks, and who is dialled proves itself again. Keys are those of
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -16,7 +17,6 @@ from multiaddr import Multiaddr
 from ...protocol.discovery import record_key
 from ...protocol.errors import CyxError, RemoteError
 from ...protocol.limits import (
-    ADDRESS_MAX_CHARS,
     ADDRESSES_MAX,
     DHT_BUCKET_SIZE,
     DHT_PROVIDERS_TOLD_MAX,
@@ -27,7 +27,7 @@ from ...protocol.units import NodeId, parse_id
 from ..addresses import parse_address
 from ..discovery_gate import Passed, Refused
 from ..peer_id import node_of_bytes, peer_id_bytes
-from ..raw_streams import believed, with_peer
+from ..raw_streams import believed, in_text, with_peer
 
 KINDS = {kind: name.lower() for name, kind in Message.MessageType.items()}
 _KEY_BYTES_OF_A_LOOKUP = (2, 50)
@@ -122,17 +122,11 @@ def author_of(key: bytes) -> NodeId | None:
 def _addresses(node: NodeId, raws: Iterable[bytes]) -> tuple[str, ...]:
     """The addresses among `raws` that can be one of `node`'s."""
     fit: list[str] = []
-    for count, raw in enumerate(raws):
-        if count >= 2 * ADDRESSES_MAX or len(fit) >= ADDRESSES_MAX:
-            break
-        try:
-            address = parse_address(with_peer(str(Multiaddr(raw)), node)) if len(raw) <= ADDRESS_MAX_CHARS else None
-        except Exception:
-            # A stranger's bytes: the library has a dozen ways to refuse them.
-            continue
-        if address is not None and address.node == node:
-            fit.append(str(address))
-    return tuple(fit)
+    for text in in_text(raws):
+        with suppress(Exception):  # a text may still be no address that we know
+            address = parse_address(with_peer(text, node))
+            fit += [str(address)] if address.node == node else []
+    return tuple(fit[:ADDRESSES_MAX])
 
 
 def question(kind: int, key: bytes) -> Message:

@@ -11,7 +11,7 @@ from cyxnode.protocol.limits import DEAD_AFTER_MS, MICRO, START_LEASE_MS
 from cyxnode.protocol.units import NodeId
 from cyxnode.scheduler.job import JobPhase
 from cyxnode.scheduler.wire import CLAIM, SPEC, START
-from market_world import open_world, run_job, winner_of
+from market_world import kill_winner, open_world, run_job, winner_of
 from saboteurs import Sabotage
 
 pytestmark = pytest.mark.slow
@@ -22,13 +22,7 @@ async def test_a_worker_that_dies_in_the_middle_is_given_up_when_its_heartbeats_
         await world.add_nodes(4, lambda: SimulatedRunner(1.0))
         requester = await world.add_requester()
         async with trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def strike() -> None:
-                worker = await winner_of(world)
-                await trio.sleep(5)
-                world.kill(worker)
-
+            nursery.start_soon(kill_winner, world, 5)
             started = trio.current_time()
             result = await run_job(requester)
         assert result.phase is JobPhase.FAILED

@@ -26,7 +26,7 @@ from cyxnode.scheduler.room import Room
 from cyxnode.scheduler.verification import Phase
 from cyxnode.scheduler.wire import CLAIM, HANDED_OVER, HANDOVER, SPEC, START
 from inference_world import question, serving
-from market_world import World, open_world, run_job, winner_of
+from market_world import World, kill_winner, open_world, run_job, winner_of
 from saboteurs import Sabotage, Tampering
 
 pytestmark = pytest.mark.slow
@@ -339,13 +339,7 @@ async def test_nobody_takes_over_what_could_not_be_finished_in_time(autojump_clo
         await world.add_nodes(5, lambda: SimulatedRunner(1.0))
         requester = await world.add_requester()
         async with trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def strike() -> None:
-                worker = await winner_of(world)
-                await trio.sleep(5)
-                world.kill(worker)
-
+            nursery.start_soon(kill_winner, world, 5)
             result = await run_job(requester, work_seconds=60, work_mflop=200_000)
         assert result.phase is JobPhase.FAILED
         assert result.reason == "the worker's heartbeats stopped"
